@@ -88,9 +88,21 @@ pub fn scenario(settings: Settings, story: impl FnOnce(&mut Server) -> Result<()
     drop(server);
     match outcome {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:?}"),
+        Ok(Err(error)) => panic!("{}", tell(&error)),
         Err(panic) => resume_unwind(panic),
     }
+}
+
+/// What failed, why, and, when RUST_BACKTRACE is set, where in the story.
+fn tell(error: &anyhow::Error) -> String {
+    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let trace = error.backtrace().to_string();
+    let places: Vec<&str> = trace
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains("/pgrx-tests/tests/"))
+        .collect();
+    format!("{}\n{}", causes.join("\n  because: "), places.join("\n"))
 }
 
 impl Server {

@@ -28,7 +28,7 @@ impl Twin {
     /// Runs the definitions in both schemas; `{s}` in them stands for the schema. The tables named
     /// are those to compare.
     pub fn create(session: &mut Session, tables: &[&str], definitions: &str) -> Result<Self> {
-        session.run("CREATE SCHEMA live; CREATE SCHEMA twin")?;
+        session.run("CREATE SCHEMA IF NOT EXISTS live; CREATE SCHEMA IF NOT EXISTS twin")?;
         let twin = Self {
             tables: tables.iter().map(|table| (*table).to_owned()).collect(),
         };

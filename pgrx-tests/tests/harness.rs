@@ -120,3 +120,40 @@ fn the_tools_work() {
         Ok(())
     });
 }
+
+/// The stories' table and writes are sound by themselves, in every layout.
+#[test]
+fn orders_can_be_written() {
+    scenario(plain(), |server| {
+        let mut session = server.connect()?;
+        for layout in LAYOUTS {
+            session.run("DROP SCHEMA IF EXISTS live, twin CASCADE")?;
+            let orders = Orders::new(layout);
+            let twin = orders.create(&mut session)?;
+            orders.fill(&twin, &mut session, 2000)?;
+            for round in 1..=4 {
+                orders.write(&twin, &mut session, round)?;
+            }
+            twin.assert_same(&mut session).context(layout.name)?;
+        }
+        for (tenant_type, tenants) in [
+            ("boolean", &["false", "true"][..]),
+            (
+                "text",
+                &["", "Ada", "Zoë's", "ada", "zz \"quoted\" \\ {x,y} NULL"],
+            ),
+            ("numeric", &["-1.50", "0", "1", "1e30", "NaN"]),
+        ] {
+            session.run("DROP SCHEMA IF EXISTS live, twin CASCADE")?;
+            let orders = Orders::of_type(HASH, tenant_type, tenants);
+            let twin = orders.create(&mut session)?;
+            orders.fill(&twin, &mut session, 2000)?;
+            for round in 1..=4 {
+                orders.write(&twin, &mut session, round)?;
+            }
+            twin.assert_same(&mut session)
+                .context(tenant_type.to_owned())?;
+        }
+        Ok(())
+    });
+}
