@@ -1,0 +1,90 @@
+//! Settings. Each says why its default is what it is.
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+
+pub static MAX_STALL_MS: GucSetting<i32> = GucSetting::<i32>::new(50);
+pub static REVERT_WINDOW_S: GucSetting<i32> = GucSetting::<i32>::new(600);
+pub static COPY_RATE_LIMIT_KB: GucSetting<i32> = GucSetting::<i32>::new(0);
+pub static MAX_JOBS: GucSetting<i32> = GucSetting::<i32>::new(4);
+pub static WAIT_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(3600);
+pub static FAILPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+
+pub fn init() {
+    GucRegistry::define_int_guc(
+        c"shadowpart.max_stall",
+        c"Longest time for which a step may hold up writers: waiting for its lock and holding it together.",
+        c"Past it the step is rolled back and tried again later. The default is below what a user notices; \
+          raise it where transactions that write are long and a swap finds no gap between them.",
+        &MAX_STALL_MS,
+        1,
+        60_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.revert_window",
+        c"How long after a swap the way back stays open; 0 means none, -1 for ever.",
+        c"The old rows are kept and mirrored meanwhile: space and one more write for each write to a moved \
+          entity. The default gives a person time to look at the graphs.",
+        &REVERT_WINDOW_S,
+        -1,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.copy_rate_limit",
+        c"Most data that one job copies or removes each second; 0 means as fast as it can.",
+        c"Lower it when the disk is the bottleneck of the foreground work.",
+        &COPY_RATE_LIMIT_KB,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_KB,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.max_jobs",
+        c"Most jobs at work at a time in the whole cluster.",
+        c"Each takes one of max_worker_processes while it works, not while it rests. More than a few only \
+          compete for the same disks.",
+        &MAX_JOBS,
+        1,
+        super::job::shared::SLOTS as i32,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.wait_timeout",
+        c"Longest time a job waits for transactions older than the shadow to end; 0 means without limit.",
+        c"The job then fails, says who was in the way, and takes the shadow away.",
+        &WAIT_TIMEOUT_S,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    if cfg!(feature = "failpoints") {
+        GucRegistry::define_string_guc(
+            c"shadowpart.failpoint",
+            c"NAME=ACTION of a point at which a test interferes; only in test builds.",
+            c"Actions: panic, error, kill, exit, sleep:MILLISECONDS.",
+            &FAILPOINT,
+            GucContext::Suset,
+            GucFlags::NOT_IN_SAMPLE,
+        );
+    }
+}
+
+/// Settings of this prefix that nobody defined are refused from here on.
+pub fn reserve_prefix() {
+    // SAFETY: the name is a C string literal; PostgreSQL copies it. (14 spells the function differently.)
+    #[cfg(not(feature = "pg14"))]
+    unsafe {
+        pgrx::pg_sys::MarkGUCPrefixReserved(c"shadowpart".as_ptr())
+    };
+    #[cfg(feature = "pg14")]
+    unsafe {
+        pgrx::pg_sys::EmitWarningsOnPlaceholders(c"shadowpart".as_ptr())
+    };
+}

@@ -1,0 +1,59 @@
+//! shadowpart: live, constant-time moves of tenants between tablespaces.
+//!
+//! This file only wires. Each folder is a concept and says in its `mod.rs` what it owns:
+//! `planner` (hidden rows stay hidden), `mirror` (writes reach both sides), `pair` (building and
+//! swapping a primary and its shadow), `job` (the background work), `api` (what SQL calls),
+//! `utility` (utility statements that the planner never sees), `pg` (the few wrappers around
+//! PostgreSQL's C functions that the others share). Dependencies point one way:
+//! api -> job -> pair -> mirror, planner -> pg.
+
+use pgrx::prelude::*;
+
+mod api;
+mod failpoint;
+mod guc;
+mod job;
+mod mirror;
+mod pair;
+mod pg;
+mod planner;
+mod utility;
+
+::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/catalog.sql", name = "catalog", bootstrap);
+extension_sql_file!("../sql/internal.sql", name = "internal", requires = ["catalog"]);
+extension_sql_file!("../sql/manage.sql", name = "manage", requires = ["internal"]);
+extension_sql_file!("../sql/shadow.sql", name = "shadow", requires = ["manage"]);
+extension_sql_file!("../sql/views.sql", name = "views", requires = ["shadow"], finalize);
+#[cfg(feature = "failpoints")]
+extension_sql_file!("../sql/failpoints.sql", name = "failpoints", requires = ["internal"]);
+
+/// Called once when the library is loaded; installs settings, shared memory, hooks, the launcher.
+#[allow(non_snake_case)]
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: a plain flag that only the postmaster sets, before it starts any other process.
+    if unsafe { !pg_sys::process_shared_preload_libraries_in_progress } {
+        // Too late to install anything. CREATE EXTENSION and every function say so by themselves
+        // (`api::require_preload`), with one clear error; raising it here would also break
+        // pg_upgrade and plain LOAD.
+        return;
+    }
+    guc::init();
+    job::shared::init();
+    planner::init();
+    mirror::init();
+    utility::init();
+    job::launcher::init();
+    guc::reserve_prefix();
+}
+
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'shadowpart'", "max_worker_processes = 24"]
+    }
+}

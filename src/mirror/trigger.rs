@@ -1,0 +1,122 @@
+//! The functions that PostgreSQL calls for triggers. Their arguments are in the trigger itself, which
+//! the relation cache holds: firing looks nothing up.
+//!
+//! * `shadowpart.mirror(pair, other side's OID, entity column, members as an array, key columns...)`
+//! * `shadowpart.capture(pair, delta table's OID, key columns...)`
+//! * `shadowpart.mark(pair)`: marks a leaf for the planner; fires on TRUNCATE.
+//! * `shadowpart.refuse_reserved(pair)`: nobody may write the value that a shadow holds its place with.
+
+use super::{apply, capture, stale};
+use pgrx::prelude::*;
+use std::ffi::CStr;
+
+macro_rules! finfo {
+    ($($name:ident),+) => { $(
+        #[unsafe(no_mangle)]
+        #[doc(hidden)]
+        pub extern "C" fn $name() -> &'static pg_sys::Pg_finfo_record {
+            const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &V1
+        }
+    )+ };
+}
+
+finfo!(
+    pg_finfo_shadowpart_mirror,
+    pg_finfo_shadowpart_capture,
+    pg_finfo_shadowpart_mark,
+    pg_finfo_shadowpart_refuse_reserved
+);
+
+/// The slots of the event: (old, new), null where there is none.
+unsafe fn event_slots(
+    data: *const pg_sys::TriggerData,
+) -> (*mut pg_sys::TupleTableSlot, *mut pg_sys::TupleTableSlot) {
+    // SAFETY: a row trigger's data.
+    unsafe {
+        match (*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK {
+            pg_sys::TRIGGER_EVENT_INSERT => (std::ptr::null_mut(), (*data).tg_trigslot),
+            pg_sys::TRIGGER_EVENT_DELETE => ((*data).tg_trigslot, std::ptr::null_mut()),
+            _ => ((*data).tg_trigslot, (*data).tg_newslot),
+        }
+    }
+}
+
+unsafe fn trigger_data(fcinfo: pg_sys::FunctionCallInfo) -> *const pg_sys::TriggerData {
+    // SAFETY: fmgr passes either nothing or a tagged node.
+    unsafe {
+        let node = (*fcinfo).context;
+        if node.is_null() || (*node).type_ != pg_sys::NodeTag::T_TriggerData {
+            not_a_trigger();
+        }
+        node.cast()
+    }
+}
+
+#[pg_guard]
+extern "C-unwind" fn not_a_trigger() {
+    ereport!(
+        ERROR,
+        PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+        "this function belongs to triggers of shadowpart"
+    );
+}
+
+/// No destructors in this frame: errors of PostgreSQL pass through it.
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+pub unsafe extern "C-unwind" fn shadowpart_mirror(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the trigger manager.
+    unsafe {
+        let data = trigger_data(fcinfo);
+        let (old, new) = event_slots(data);
+        apply::apply(apply::link_of(data), old, new);
+        pg_sys::Datum::from(0)
+    }
+}
+
+/// No destructors in this frame: errors of PostgreSQL pass through it.
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+pub unsafe extern "C-unwind" fn shadowpart_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the trigger manager.
+    unsafe {
+        let data = trigger_data(fcinfo);
+        let (old, new) = event_slots(data);
+        capture::capture(data, old, new);
+        pg_sys::Datum::from(0)
+    }
+}
+
+/// A marked leaf is being truncated, rows of the other side's owners with it: the pair is stale.
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+pub unsafe extern "C-unwind" fn shadowpart_mark(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the trigger manager.
+    unsafe {
+        let data = trigger_data(fcinfo);
+        let trigger = (*data).tg_trigger;
+        if (*trigger).tgnargs > 0 {
+            let pair = CStr::from_ptr(*(*trigger).tgargs).to_str().ok().and_then(|t| t.parse().ok());
+            stale::mark(pair.unwrap_or(0), c"a side was truncated");
+        }
+        pg_sys::Datum::from(0)
+    }
+}
+
+#[unsafe(no_mangle)]
+#[doc(hidden)]
+#[pg_guard]
+pub unsafe extern "C-unwind" fn shadowpart_refuse_reserved(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    // SAFETY: called by the trigger manager.
+    unsafe {
+        let data = trigger_data(fcinfo);
+        let name = CStr::from_ptr(pg_sys::get_rel_name((*(*data).tg_relation).rd_id)).to_string_lossy();
+        ereport!(
+            ERROR,
+            PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
+            "value is reserved while a shadow of this partition exists",
+            format!("Shadow \"{name}\" holds its place among the partitions with this value.")
+        );
+    }
+}

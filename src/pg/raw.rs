@@ -1,0 +1,26 @@
+//! PostgreSQL functions called without pgrx's guard, for hooks: an error of theirs must pass through
+//! untouched, with constraint name, detail and cursor position, which a guard would lose. Frames that
+//! call these hold nothing with a destructor.
+
+use pgrx::pg_sys;
+use std::ffi::c_char;
+
+unsafe extern "C-unwind" {
+    pub fn standard_planner(
+        parse: *mut pg_sys::Query,
+        query_string: *const c_char,
+        cursor_options: i32,
+        bound_params: pg_sys::ParamListInfo,
+    ) -> *mut pg_sys::PlannedStmt;
+
+    pub fn standard_ProcessUtility(
+        pstmt: *mut pg_sys::PlannedStmt,
+        query_string: *const c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        query_env: *mut pg_sys::QueryEnvironment,
+        dest: *mut pg_sys::DestReceiver,
+        qc: *mut pg_sys::QueryCompletion,
+    );
+}

@@ -1,0 +1,58 @@
+//! SQL with parameters, for the catalog of this extension and for DDL.
+
+use super::error::Result;
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
+
+/// Runs a statement with a new snapshot; returns how many rows it touched.
+pub fn execute(sql: &str, args: &[DatumWithOid<'_>]) -> Result<usize> {
+    Ok(Spi::connect_mut(|client| client.update(sql, None, args).map(|rows| rows.len()))?)
+}
+
+/// The rows of a query, each turned into a value by `row`.
+pub fn query<T>(
+    sql: &str,
+    args: &[DatumWithOid<'_>],
+    mut row: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::Error>,
+) -> Result<Vec<T>> {
+    Ok(Spi::connect_mut(|client| {
+        let table = client.update(sql, None, args)?;
+        let mut rows = Vec::with_capacity(table.len());
+        for tuple in table {
+            rows.push(row(&tuple)?);
+        }
+        Ok::<_, pgrx::spi::Error>(rows)
+    })?)
+}
+
+/// The first column of the first row, if there is one and it is not NULL.
+pub fn value<T: FromDatum + IntoDatum>(sql: &str, args: &[DatumWithOid<'_>]) -> Result<Option<T>> {
+    Ok(query(sql, args, |row| row.get::<T>(1))?.into_iter().next().flatten())
+}
+
+/// Quotes an identifier.
+pub fn ident(name: &str) -> String {
+    pgrx::spi::quote_identifier(name)
+}
+
+/// Quotes a literal.
+pub fn literal(text: &str) -> String {
+    pgrx::spi::quote_literal(text)
+}
+
+/// `schema.name` of a relation, quoted.
+pub fn relation(oid: pg_sys::Oid) -> Result<String> {
+    let name = value::<String>(
+        "SELECT format('%I.%I', n.nspname, c.relname)
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.oid = $1",
+        &[oid.into()],
+    )?;
+    name.ok_or_else(|| {
+        super::error::Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("relation with OID {} does not exist", oid.to_u32()),
+        )
+    })
+}

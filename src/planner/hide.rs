@@ -1,0 +1,218 @@
+//! The filter of a marked leaf.
+//!
+//! PostgreSQL believes that the rows of a partition satisfy its bound and never checks it on reading.
+//! While a pair lives, both sides hold the rows of its entities, so a marked leaf is checked: as a
+//! child of a partitioned table against the partition descriptor that the *plan* pins, so that one
+//! plan sees an entity on exactly one side whatever happens meanwhile; named directly, against the
+//! bounds as the transaction's snapshot has them.
+
+use super::bounds;
+use super::prune;
+use super::sight::{View, view_of};
+use crate::pg::list;
+use crate::pg::partition::Comparison;
+use pgrx::prelude::*;
+use std::ffi::CStr;
+
+/// How the name of the internal trigger that marks a leaf begins. A trigger, because the relation
+/// cache holds it, its coming and going invalidates plans, it needs no lock that readers notice, and
+/// pg_dump leaves internal triggers out. '!' sorts before what people call theirs, so that ours fire
+/// first.
+pub const MARK_PREFIX: &CStr = c"!shadowpart_mark";
+
+static mut PREVIOUS: pg_sys::get_relation_info_hook_type = None;
+
+pub fn install() {
+    // SAFETY: single-threaded start-up of the postmaster.
+    unsafe {
+        PREVIOUS = pg_sys::get_relation_info_hook;
+        pg_sys::get_relation_info_hook = Some(relation_info);
+    }
+}
+
+mod unguarded {
+    use pgrx::pg_sys;
+    unsafe extern "C-unwind" {
+        pub fn RelationIdGetRelation(relid: pg_sys::Oid) -> pg_sys::Relation;
+        pub fn RelationClose(relation: pg_sys::Relation);
+    }
+}
+
+/// No destructors in this frame: errors of others pass through it as they are.
+unsafe extern "C-unwind" fn relation_info(
+    root: *mut pg_sys::PlannerInfo,
+    relid: pg_sys::Oid,
+    inhparent: bool,
+    rel: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: called by the planner with its own structures; the relation is open and locked by it.
+    unsafe {
+        if let Some(previous) = PREVIOUS {
+            previous(root, relid, inhparent, rel);
+        }
+        if inhparent {
+            return;
+        }
+        let relation = unguarded::RelationIdGetRelation(relid);
+        if relation.is_null() {
+            return;
+        }
+        let marked = is_marked(relation);
+        unguarded::RelationClose(relation);
+        if marked {
+            filter(root, relid, rel);
+        } else if matches!(view_of(relid), View::Nothing) {
+            see_nothing(root, rel);
+        }
+    }
+}
+
+/// Whether the relation carries our mark. A partition without triggers costs two loads.
+unsafe fn is_marked(relation: pg_sys::Relation) -> bool {
+    // SAFETY: an open relation cache entry.
+    unsafe {
+        let class = &*(*relation).rd_rel;
+        if !class.relispartition || !class.relhastriggers || (*relation).trigdesc.is_null() {
+            return false;
+        }
+        let triggers = &*(*relation).trigdesc;
+        let triggers = std::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
+        triggers.iter().any(|t| {
+            t.tgisinternal
+                && *t.tgname == b'!' as std::ffi::c_char
+                && CStr::from_ptr(t.tgname).to_bytes().starts_with(MARK_PREFIX.to_bytes())
+        })
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn filter(
+    root: *mut pg_sys::PlannerInfo,
+    relid: pg_sys::Oid,
+    rel: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: as for `relation_info`.
+    unsafe {
+        let as_child = (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_OTHER_MEMBER_REL;
+        if as_child && let Some(wrapper) = parent_of(root, rel) {
+            // Noted even where this backend sees everything: the descriptor may still change.
+            prune::note(wrapper);
+        }
+        match view_of(relid) {
+            View::Everything => {}
+            View::Nothing => see_nothing(root, rel),
+            View::Visible if as_child => filter_child(root, relid, rel),
+            View::Visible => filter_named(root, relid, rel),
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn see_nothing(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) {
+    // SAFETY: as for `relation_info`. A child is marked dummy exactly as `build_simple_rel` does right
+    // after this hook when a restriction is constant false; any other relation gets a gating qual.
+    unsafe {
+        if (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_OTHER_MEMBER_REL {
+            pg_sys::mark_dummy_rel(rel);
+        } else {
+            let never = pg_sys::makeBoolConst(false, false);
+            restrict(root, rel, never.cast(), true);
+        }
+    }
+}
+
+/// OID of the table that a child relation of the plan was expanded from.
+unsafe fn parent_of(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> Option<pg_sys::Oid> {
+    // SAFETY: the arrays are filled before the children's relation info is asked for.
+    unsafe {
+        let info = *(*root).append_rel_array.add((*rel).relid as usize);
+        if info.is_null() || (*info).parent_reloid == pg_sys::InvalidOid {
+            return None;
+        }
+        Some((*info).parent_reloid)
+    }
+}
+
+unsafe fn filter_child(root: *mut pg_sys::PlannerInfo, relid: pg_sys::Oid, rel: *mut pg_sys::RelOptInfo) {
+    // SAFETY: as for `relation_info`; the parent's RelOptInfo exists before that of its children.
+    unsafe {
+        let info = &**(*root).append_rel_array.add((*rel).relid as usize);
+        let parent = *(*root).simple_rel_array.add(info.parent_relid as usize);
+        if parent.is_null() || (*parent).part_scheme.is_null() || (*(*parent).part_scheme).partnatts != 1 {
+            return;
+        }
+        let wrapper = pg_sys::relation_open(info.parent_reloid, pg_sys::NoLock as i32);
+        let descriptor = pg_sys::PartitionDirectoryLookup((*(*root).glob).partition_directory, wrapper);
+        pg_sys::relation_close(wrapper, pg_sys::NoLock as i32);
+        let Some(bound) = bounds::of_descriptor(descriptor, relid) else { return };
+
+        let key = list::nth::<pg_sys::Var>(*(*parent).partexprs, 0);
+        if key.is_null() || (*key.cast::<pg_sys::Node>()).type_ != pg_sys::NodeTag::T_Var {
+            return;
+        }
+        let scheme = &*(*parent).part_scheme;
+        let comparison = Comparison {
+            opfamily: *scheme.partopfamily,
+            opcintype: *scheme.partopcintype,
+            collation: *scheme.partcollation,
+            typlen: *scheme.parttyplen,
+            typbyval: *scheme.parttypbyval,
+        };
+        let column = list::nth::<pg_sys::Var>(info.translated_vars, (*key).varattno as usize - 1);
+        match bounds::qual(&bound, &comparison, column) {
+            bounds::Qual::Always => {}
+            bounds::Qual::Never => pg_sys::mark_dummy_rel(rel),
+            bounds::Qual::If(expression) => {
+                let rte = *(*root).simple_rte_array.add((*rel).relid as usize);
+                let quals = pg_sys::lappend(std::ptr::null_mut(), expression.cast());
+                (*rte).securityQuals = pg_sys::lappend((*rte).securityQuals, quals.cast());
+            }
+        }
+    }
+}
+
+unsafe fn filter_named(root: *mut pg_sys::PlannerInfo, relid: pg_sys::Oid, rel: *mut pg_sys::RelOptInfo) {
+    // SAFETY: as for `relation_info`.
+    unsafe {
+        let Some((bound, comparison, attno)) = bounds::of_snapshot(relid) else { return };
+        let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
+        let column = pg_sys::makeVar(
+            (*rel).relid as i32,
+            attno,
+            pg_sys::get_atttype(relid, attno),
+            -1,
+            bounds::column_collation(relation, attno),
+            0,
+        );
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        match bounds::qual(&bound, &comparison, column) {
+            bounds::Qual::Always => {}
+            bounds::Qual::Never => see_nothing(root, rel),
+            bounds::Qual::If(expression) => restrict(root, rel, expression, false),
+        }
+    }
+}
+
+/// Adds a restriction to a relation that is no child.
+unsafe fn restrict(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    expression: *mut pg_sys::Expr,
+    pseudoconstant: bool,
+) {
+    // SAFETY: planner structures; the node is fresh and belongs to this plan. Security level 0 lets it
+    // run before anything that a policy has to guard.
+    unsafe {
+        if pseudoconstant {
+            (*root).hasPseudoConstantQuals = true;
+        }
+        let nobody = std::ptr::null_mut();
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let info = pg_sys::make_restrictinfo(root, expression, true, false, pseudoconstant, 0, nobody, nobody, nobody);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let info =
+            pg_sys::make_restrictinfo(root, expression, true, false, false, pseudoconstant, 0, nobody, nobody, nobody);
+        (*rel).baserestrictinfo = pg_sys::lappend((*rel).baserestrictinfo, info.cast());
+        (*rel).baserestrict_min_security = 0;
+    }
+}
