@@ -22,10 +22,11 @@ pub struct Phase {
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const LINE_EVERY_US: u64 = 1_000_000;
 
+/// A shadow that is ready or migrated rests: that is no phase.
 const PROGRESS: &str = "
 SELECT phase, rows_total, rows_done, rows_per_s, extract(epoch FROM time_left)::float8,
        waiting_pid, extract(epoch FROM waiting_age)::float8
-  FROM shadow_progress ORDER BY id DESC LIMIT 1";
+  FROM shadow_progress WHERE phase NOT IN ('ready', 'migrated') ORDER BY id DESC LIMIT 1";
 
 pub struct Watch {
     stop: Arc<AtomicBool>,

@@ -339,13 +339,11 @@ impl Writer {
             .client
             .query(&self.statements.select, &[&self.book.carrier, &known.id])?;
         self.book.reads += 1;
-        let right = found.len() == 1
-            && found[0].get::<_, Option<i16>>(0) == known.dep_delay
-            && found[0].get::<_, Option<i16>>(1) == known.arr_delay;
-        if !right {
+        let told: Vec<_> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
+        if told != [(known.dep_delay, known.arr_delay)] {
             self.book
                 .wrong
-                .push(format!("SELECT of id {} returned {found:?}", known.id));
+                .push(format!("SELECT of id {} returned {told:?}", known.id));
         }
         Ok(())
     }
