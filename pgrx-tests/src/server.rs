@@ -251,15 +251,26 @@ impl Server {
 
     /// Kills the postmaster and every process of the server at once, as a power failure would.
     pub fn crash(&mut self) -> Result<()> {
+        self.kill_all()?;
+        self.after_crash()
+    }
+
+    /// The kill alone, for tests that do it while others use the server;
+    /// [`Server::after_crash`] must follow.
+    pub fn kill_all(&self) -> Result<()> {
         let postmaster = self.postmaster_pid()?;
         let children = process::children_of(postmaster)?;
+        // The postmaster first: it must not find out about its children's end, and restart them.
         process::signal(postmaster, libc::SIGKILL)?;
         for child in &children {
             process::signal(*child, libc::SIGKILL)?;
         }
         wait::eventually("all processes are gone", STOP_TIMEOUT, || {
             Ok(children.iter().all(|child| !process::runs(*child)))
-        })?;
+        })
+    }
+
+    pub fn after_crash(&mut self) -> Result<()> {
         wait::eventually("the postmaster is gone", STOP_TIMEOUT, || {
             Ok(self.ended()?.is_some())
         })
