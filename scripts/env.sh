@@ -78,8 +78,10 @@ if [ -z "${LIBCLANG_PATH:-}" ]; then
     unset shadowpart_dir
     if [ -z "${LIBCLANG_PATH:-}" ] && [ -d "$SHADOWPART_CACHE/libclang/clang/native" ]; then
         LIBCLANG_PATH=$SHADOWPART_CACHE/libclang/clang/native
-        BINDGEN_EXTRA_CLANG_ARGS=${BINDGEN_EXTRA_CLANG_ARGS:-"-isystem $(gcc -print-file-name=include)"}
     fi
+fi
+if [ "${LIBCLANG_PATH:-}" = "$SHADOWPART_CACHE/libclang/clang/native" ]; then
+    BINDGEN_EXTRA_CLANG_ARGS=${BINDGEN_EXTRA_CLANG_ARGS:-"-isystem $(gcc -print-file-name=include)"}
 fi
 export LIBCLANG_PATH=${LIBCLANG_PATH:-}
 if [ -n "${BINDGEN_EXTRA_CLANG_ARGS:-}" ]; then export BINDGEN_EXTRA_CLANG_ARGS; fi
