@@ -36,6 +36,12 @@ impl Twin {
         Ok(twin)
     }
 
+    /// Another table to compare.
+    pub fn and(mut self, table: &str) -> Self {
+        self.tables.push(table.to_owned());
+        self
+    }
+
     /// Runs the same statements on both, each in a transaction of its own.
     pub fn both(&self, session: &mut Session, sql: &str) -> Result<()> {
         session.run(&sql.replace("{s}", "live"))?;

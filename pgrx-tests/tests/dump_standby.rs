@@ -90,7 +90,7 @@ fn dump_and_copy_in_every_state() {
     for layout in [LIST, MONTH] {
         scenario(Settings::default(), |server| {
             let (mut session, orders, twin) = prepare(server, layout, 600)?;
-            let mut state =
+            let state =
                 |session: &mut Session, server: &Server, name: &str, round: u32| -> Result<()> {
                     orders.write(&twin, session, round)?;
                     assert_copies(session).context(name.to_owned())?;
@@ -187,7 +187,7 @@ fn dumps_during_a_migration() {
                 }
                 Ok(n)
             });
-            let all = || -> Result<Vec<std::path::PathBuf>> {
+            let mut all = || -> Result<Vec<std::path::PathBuf>> {
                 let mut dumps = Vec::new();
                 let id = session.start_migrate("live.orders", "1", "fast")?;
                 let begin = Instant::now();

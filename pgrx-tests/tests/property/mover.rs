@@ -1,0 +1,112 @@
+//! Moves entities about at random moments, beside the driver.
+
+use shadowpart_tests::*;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// What was done and how often, and how often it was refused.
+pub type Moves = BTreeMap<String, u32>;
+
+/// Refusals that are part of the game: the entity lies there already, another job has it, it has no
+/// rows, or the statement was cancelled (by the timeout below) while it waited for a writer.
+fn part_of_the_game(error: &anyhow::Error) -> bool {
+    let Some(code) = sqlstate(error) else {
+        return false;
+    };
+    // 22023 invalid parameter, 42710 duplicate, 55000 not in the state, 55006 in use, 57014 cancelled,
+    // 02000 no data, 42P17 invalid definition.
+    [
+        "22023", "42710", "55000", "55006", "57014", "02000", "42P17",
+    ]
+    .contains(&code)
+}
+
+pub fn move_about(server: &Server, orders: &Orders, seed: u64, stop: &AtomicBool) -> Result<Moves> {
+    let mut dice = Dice::new(seed ^ 0xfeed);
+    let mut session = server.connect_with("postgres", "postgres", "-c statement_timeout=15s")?;
+    let mut moves = Moves::new();
+    while !stop.load(Ordering::Relaxed) {
+        let jobs = session.rows(
+            "SELECT id, state FROM shadow_status WHERE state IN ('ready', 'migrated') ORDER BY id",
+        )?;
+        let mut call = None;
+        if !jobs.is_empty() && dice.below(4) > 0 {
+            let job = dice.pick(&jobs);
+            let [Some(id), Some(state)] = job.as_slice() else {
+                bail!("{job:?}")
+            };
+            let verb = match state.as_str() {
+                "ready" if dice.one_in(4) => "shadow_drop",
+                "ready" => "shadow_swap",
+                _ if dice.one_in(3) => "shadow_finalize",
+                _ => "shadow_revert",
+            };
+            call = Some((verb.to_owned(), format!("{verb}({id})")));
+        } else if jobs.len() < 3 {
+            call = new_job(&mut dice, &mut session, orders)?;
+        }
+        if let Some((verb, call)) = call {
+            let name = match session.run(&format!("SELECT {call}")) {
+                Ok(()) => verb,
+                Err(error) if part_of_the_game(&error) => {
+                    format!("{verb} refused {}", sqlstate(&error).unwrap_or_default())
+                }
+                Err(error) => return Err(error.context(call)),
+            };
+            *moves.entry(name).or_default() += 1;
+        }
+        std::thread::sleep(Duration::from_millis(dice.below(100)));
+    }
+    Ok(moves)
+}
+
+fn new_job(
+    dice: &mut Dice,
+    session: &mut Session,
+    orders: &Orders,
+) -> Result<Option<(String, String)>> {
+    let target = *dice.pick(&["fast", "faster", "pg_default"]);
+    let verb = *dice.pick(&["shadow_create", "shadow_migrate"]);
+    if dice.one_in(5) {
+        let leaves = session.column(
+            "SELECT relid::regclass::text FROM pg_partition_tree('live.orders') WHERE isleaf",
+        )?;
+        let leaf = dice.pick(&leaves);
+        let call = format!("{verb}('{leaf}', \"all\" => true, tablespace => '{target}')");
+        return Ok(Some((format!("{verb} all"), call)));
+    }
+    let first = dice.below(5) as usize;
+    let entity = if dice.one_in(3) {
+        let second = (first + 1 + dice.below(4) as usize) % 5;
+        orders.sql(&format!("ARRAY[{{v{first}}}, {{v{second}}}]::{{type}}[]"))
+    } else {
+        orders.literal(first)
+    };
+    let call = format!("{verb}('live.orders', {entity}, tablespace => '{target}')");
+    Ok(Some((verb.to_owned(), call)))
+}
+
+/// Brings every job to its end. Both sides of each living pair must agree before.
+pub fn settle(session: &mut Session) -> Result<()> {
+    session.run("SET statement_timeout = 0")?;
+    let ids = session.column(
+        "SELECT id FROM shadow_status WHERE state NOT IN ('finalized', 'dropped', 'cancelled', 'failed')",
+    )?;
+    for id in ids {
+        let id: i64 = id.parse()?;
+        let state = session.wait_until_settled(id)?;
+        if ["ready", "migrated"].contains(&state.as_str()) {
+            let different = session.rows(&format!("SELECT * FROM shadow_verify({id})"))?;
+            ensure!(different.is_empty(), "job {id}: {different:?}");
+        }
+        match state.as_str() {
+            "ready" => session.drop_shadow(id)?,
+            "migrated" => session.finalize(id)?,
+            _ => {}
+        }
+    }
+    let failed = session.rows("SELECT id, last_error FROM shadow_status WHERE state = 'failed'")?;
+    ensure!(failed.is_empty(), "failed jobs: {failed:?}");
+    Ok(())
+}
