@@ -95,7 +95,12 @@ pub fn scenario(settings: Settings, story: impl FnOnce(&mut Server) -> Result<()
 
 /// What failed, why, and, when RUST_BACKTRACE is set, where in the story.
 fn tell(error: &anyhow::Error) -> String {
-    let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // What comes below "db error" has been told in full above it.
+    let causes: Vec<String> = error
+        .chain()
+        .map(ToString::to_string)
+        .take_while(|cause| cause != "db error")
+        .collect();
     let trace = error.backtrace().to_string();
     let places: Vec<&str> = trace
         .lines()

@@ -238,7 +238,11 @@ fn dumps_during_a_migration() {
 fn a_standby_in_every_state() {
     scenario(Settings::default(), |server| {
         let (mut session, orders, twin) = prepare(server, LIST, 800)?;
-        let patient = Settings::default().set("max_standby_streaming_delay", "60s");
+        // Old readers on the standby keep what they may still read from being vacuumed away.
+        let patient = Settings::default()
+            .set("max_standby_streaming_delay", "60s")
+            .set("hot_standby_feedback", "on")
+            .set("wal_receiver_status_interval", "1s");
         let standby = server.standby(patient)?;
         let mut id = 0;
         for (round, state) in [
@@ -256,6 +260,7 @@ fn a_standby_in_every_state() {
             // With its snapshot taken before the step; what it reads first comes after.
             let mut old = standby.connect()?;
             old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1")?;
+            std::thread::sleep(Duration::from_millis(1500));
             match (round, *state) {
                 (_, "ready") => id = session.create_shadow("live.orders", "1", "fast")?,
                 (_, "migrated") => session.swap(id)?,

@@ -15,7 +15,7 @@ const TABLES: &str = "
     CREATE TABLE {s}.items (tenant int, order_id int, FOREIGN KEY (tenant, order_id) REFERENCES {s}.orders);
     CREATE FUNCTION {s}.raise() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
-        IF NEW.price = 66 THEN
+        IF NEW.price = 666 THEN
             RAISE EXCEPTION 'not this price: %', NEW.price
             USING ERRCODE = 'ZZ123', DETAIL = 'The price is bad.', HINT = 'Take another.',
                   COLUMN = 'price', CONSTRAINT = 'my_rule', TABLE = 'my_table', SCHEMA = 'my_schema',
@@ -73,11 +73,11 @@ const MISTAKES: [(&str, &str); 24] = [
     ),
     (
         "raised in a trigger",
-        "INSERT INTO {s}.orders VALUES (1, 1000, 1, 66)",
+        "INSERT INTO {s}.orders VALUES (1, 1000, 1, 666)",
     ),
     (
         "raised in a trigger, update",
-        "UPDATE {s}.orders SET price = 66 WHERE tenant = 1",
+        "UPDATE {s}.orders SET price = 666 WHERE tenant = 1",
     ),
     ("three functions deep", "SELECT {s}.deep(2)"),
     (
@@ -235,7 +235,7 @@ fn a_failed_statement_leaves_no_trace() {
                     session.failure(&sql.replace("{s}", schema)).context(name)?;
                     session.run(&format!(
                         "ROLLBACK TO a; DELETE FROM {schema}.orders
-                         WHERE (tenant, id) IN (SELECT tenant, max(id) FROM {schema}.orders GROUP BY 1); COMMIT"
+                         WHERE (tenant, id) IN (SELECT tenant, max(id) FROM {schema}.orders GROUP BY 1) AND id > 1; COMMIT"
                     ))?;
                     session.run(&format!(
                         "INSERT INTO {schema}.orders SELECT 1, coalesce(max(id), 0) + 1, 1, 1 FROM {schema}.orders"
