@@ -43,7 +43,7 @@ impl Orphans {
     pub fn look(session: &mut Session) -> Result<Self> {
         Ok(Self {
             relations: session.column(
-                "SELECT c.oid::regclass::text || ' ' || relkind FROM pg_class c
+                "SELECT c.oid::regclass::text || ' ' || relkind::text FROM pg_class c
                  JOIN pg_namespace n ON n.oid = relnamespace
                  WHERE nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
                    AND nspname NOT LIKE 'pg_temp%' AND nspname NOT LIKE 'pg_toast_temp%'

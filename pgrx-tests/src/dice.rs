@@ -8,7 +8,7 @@ impl Dice {
         Dice(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Dice {
     /// A number from 0 up to and without `sides`.
     pub fn below(&mut self, sides: u64) -> u64 {
         assert!(sides > 0, "a dice needs sides");
-        self.next() % sides
+        self.draw() % sides
     }
 
     /// True once in `sides` throws.
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
         let (mut a, mut b) = (Dice::new(7), Dice::new(7));
-        assert!((0..100).all(|_| a.next() == b.next()));
-        assert_ne!(Dice::new(7).next(), Dice::new(8).next());
+        assert!((0..100).all(|_| a.draw() == b.draw()));
+        assert_ne!(Dice::new(7).draw(), Dice::new(8).draw());
     }
 }

@@ -111,7 +111,7 @@ pub const ATTACHED: Layout = Layout {
     key: "tenant, id",
     partition_by: "HASH (tenant)",
     partitions: "CREATE TABLE {s}.orders_0 (gone text, note text, amount numeric(12,2), at date, id bigint NOT NULL,
-                     tenant {type} NOT NULL, region int NOT NULL);
+                     tenant {column} NOT NULL, region int NOT NULL);
                  ALTER TABLE {s}.orders_0 DROP COLUMN gone;
                  ALTER TABLE {s}.orders ATTACH PARTITION {s}.orders_0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
                  CREATE TABLE {s}.orders_1 PARTITION OF {s}.orders FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
@@ -189,7 +189,7 @@ impl Orders {
     pub fn create(&self, session: &mut Session) -> Result<Twin> {
         let definition = format!(
             "CREATE TABLE {{s}}.orders (
-                 region int NOT NULL, tenant {{type}} NOT NULL, id bigint NOT NULL, at date,
+                 region int NOT NULL, tenant {{column}} NOT NULL, id bigint NOT NULL, at date,
                  amount numeric(12,2), note text, PRIMARY KEY ({{key}})
              ) PARTITION BY {};
              {};

@@ -113,9 +113,7 @@ fn beside(
     for book in &books {
         book.compare(&mut session)?;
     }
-    let total = session.value(&format!(
-        "SELECT count(*) || ' ' || sum(v) FROM stock WHERE id < 0"
-    ))?;
+    let total = session.value("SELECT count(*) || ' ' || sum(v) FROM stock WHERE id < 0")?;
     ensure!(
         total == format!("{ACCOUNTS} {MONEY}"),
         "money was lost or made: {total}"
