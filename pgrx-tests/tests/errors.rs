@@ -125,6 +125,25 @@ fn without_numbers_of_foreign_keys(text: &str) -> String {
     result
 }
 
+/// A text with the schema and the names of leaves, longest first, made alike.
+fn clean(text: &str, leaves: &[&str], schema: &str) -> String {
+    let text = text.replace(&format!("{schema}."), "{s}.");
+    let mut text = without_numbers_of_foreign_keys(&text);
+    for leaf in leaves {
+        // An index of a leaf is named after it.
+        text = text
+            .replace(&format!("\"{leaf}_"), "\"LEAF_")
+            .replace(&format!("\"{leaf}\""), "\"LEAF\"");
+        if text == *leaf {
+            return "LEAF".into();
+        }
+        if text == format!("{leaf}_pkey") {
+            return "LEAF_pkey".into();
+        }
+    }
+    text
+}
+
 /// A failure with the names that must differ made alike: the schema, and the leaf a row lies in. The
 /// constraint's name must be the same.
 fn comparable(mut failure: Failure, leaves: &[String], schema: &str) -> Failure {
@@ -133,23 +152,7 @@ fn comparable(mut failure: Failure, leaves: &[String], schema: &str) -> Failure 
         .map(|leaf| leaf.rsplit('.').next().unwrap_or(leaf))
         .collect();
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-    let clean = |text: String| {
-        let text = text.replace(&format!("{schema}."), "{s}.");
-        let mut text = without_numbers_of_foreign_keys(&text);
-        // An index of a leaf is named after it.
-        for name in &names {
-            text = text
-                .replace(&format!("\"{name}_"), "\"LEAF_")
-                .replace(&format!("\"{name}\""), "\"LEAF\"");
-            if text == **name {
-                text = "LEAF".into();
-            } else if text == format!("{name}_pkey") {
-                text = "LEAF_pkey".into();
-            }
-        }
-        text
-    };
-    failure.message = clean(failure.message);
+    failure.message = clean(&failure.message, &names, schema);
     for field in [
         &mut failure.detail,
         &mut failure.hint,
@@ -157,7 +160,7 @@ fn comparable(mut failure: Failure, leaves: &[String], schema: &str) -> Failure 
         &mut failure.table,
         &mut failure.constraint,
     ] {
-        *field = field.take().map(clean);
+        *field = field.take().map(|text| clean(&text, &names, schema));
     }
     if failure.schema.as_deref() == Some(schema) {
         failure.schema = Some("{s}".into());
