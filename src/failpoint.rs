@@ -66,14 +66,13 @@ pub fn hit(name: &str) {
     }
     log!("shadowpart: failpoint {name}: {action}");
     match action {
-        // SAFETY: killing oneself is the point; nothing runs afterwards.
-        "kill" | "panic" => unsafe {
-            pg_sys::kill(pg_sys::getpid(), 9);
-            std::process::abort();
-        },
+        // What the postmaster cannot tell from `kill -9`: it restarts the whole server.
+        "kill" | "panic" => std::process::abort(),
         // SAFETY: ends this process in the ordinary way, exit callbacks included.
         "exit" => unsafe { pg_sys::proc_exit(1) },
-        "error" => ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("failpoint {name}")),
+        "error" => {
+            ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("failpoint {name}"));
+        }
         other => {
             if let Some(ms) = other.strip_prefix("sleep:").and_then(|ms| ms.parse::<u64>().ok()) {
                 crate::pg::latch::nap(std::time::Duration::from_millis(ms));

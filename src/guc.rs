@@ -71,7 +71,7 @@ pub fn init() {
             c"Actions: panic, error, kill, exit, sleep:MILLISECONDS.",
             &FAILPOINT,
             GucContext::Suset,
-            GucFlags::NOT_IN_SAMPLE,
+            GucFlags::NO_SHOW_ALL,
         );
     }
 }

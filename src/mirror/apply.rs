@@ -99,22 +99,48 @@ unsafe extern "C-unwind" fn open_link(data: *const pg_sys::TriggerData) -> *mut 
 unsafe fn build_link(data: *const pg_sys::TriggerData) -> *mut Link {
     // SAFETY: see open_link.
     unsafe {
-        let trigger = (*data).tg_trigger;
-        let source = (*data).tg_relation;
-        let link = pg_sys::palloc0(size_of::<Link>()) as *mut Link;
         let mut args = [c""; KEYS_MAX];
-        let count = side::arguments(trigger, 0, &mut args);
-        (*link).trigger = (*trigger).tgoid;
+        let count = side::arguments((*data).tg_trigger, 0, &mut args);
+        let number = |i: usize| args[i].to_str().ok().and_then(|t| t.parse::<i64>().ok()).unwrap_or(0);
+        let ends = Ends {
+            pair: number(0),
+            source: (*data).tg_relation,
+            other: pg_sys::Oid::from(number(1) as u32),
+            column: args[2],
+            members: args[3],
+            keys: &args[4..count.max(4)],
+        };
+        let link = connect(&ends);
+        (*link).trigger = (*(*data).tg_trigger).tgoid;
+        link
+    }
+}
+
+/// What a link goes between.
+pub struct Ends<'a> {
+    pub pair: i64,
+    pub source: pg_sys::Relation,
+    pub other: pg_sys::Oid,
+    pub column: &'a CStr,
+    /// Text form of an array; empty: everything.
+    pub members: &'a CStr,
+    pub keys: &'a [&'a CStr],
+}
+
+unsafe fn connect(ends: &Ends<'_>) -> *mut Link {
+    // SAFETY: see open_link.
+    unsafe {
+        let source = ends.source;
+        let keys = ends.keys;
+        let link = pg_sys::palloc0(size_of::<Link>()) as *mut Link;
         (*link).this_relid = (*source).rd_id;
-        (*link).pair = args[0].to_str().ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-        let other: u32 = args[1].to_str().ok().and_then(|t| t.parse().ok()).unwrap_or(0);
-        let keys = &args[4..count.max(4)];
+        (*link).pair = ends.pair;
         (*link).key_count = keys.len();
         for (i, name) in keys.iter().enumerate() {
             (*link).key_names[i] = pg_sys::pstrdup(name.as_ptr());
             (*link).key_attnos[i] = pg_sys::get_attnum((*source).rd_id, name.as_ptr());
         }
-        let Some(other) = side::open(other.into(), keys, pg_sys::RowExclusiveLock as i32) else { return link };
+        let Some(other) = side::open(ends.other, keys, pg_sys::RowExclusiveLock as i32) else { return link };
         (*link).other = other;
         let target = (*(*other).relation).rd_att;
         #[cfg(any(feature = "pg14", feature = "pg15"))]
@@ -125,7 +151,7 @@ unsafe fn build_link(data: *const pg_sys::TriggerData) -> *mut Link {
         (*link).columns = (*(*source).rd_att).natts;
         (*link).row = pg_sys::MakeSingleTupleTableSlot(target, &raw const pg_sys::TTSOpsHeapTuple);
         (*link).mapped = pg_sys::MakeSingleTupleTableSlot(target, &raw const pg_sys::TTSOpsVirtual);
-        build_membership(link, source, args[2], args[3]);
+        build_membership(link, source, ends.column, ends.members);
         link
     }
 }
@@ -319,6 +345,48 @@ unsafe extern "C-unwind" fn open_this(link: *mut Link) {
         .unwrap_or(std::ptr::null_mut());
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
+    }
+}
+
+/// A link for the background worker, which levels keys that were captured. Closed at commit.
+///
+/// # Safety
+/// Inside a transaction; the source relation is open and stays so.
+pub unsafe fn link_between(ends: &Ends<'_>) -> *mut Link {
+    // SAFETY: as for open_link.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::CurrentMemoryContext = pg_sys::TopTransactionContext;
+        pg_sys::CurrentResourceOwner = pg_sys::TopTransactionResourceOwner;
+        let link = connect(ends);
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+        (*&raw mut LINKS).push(link);
+        open_this(link);
+        link
+    }
+}
+
+/// Levels one key, given in the order of the key columns. False when the sides cannot be read by key.
+///
+/// # Safety
+/// A link from `link_between` in this transaction.
+pub unsafe fn level_key(link: *mut Link, keys: &[pg_sys::Datum]) -> bool {
+    // SAFETY: keys are valid for the call.
+    unsafe {
+        if (*link).other.is_null()
+            || (*link).this.is_null()
+            || !(*(*link).other).can_find()
+            || !(*(*link).this).can_find()
+        {
+            return false;
+        }
+        let mut all = [pg_sys::Datum::from(0); KEYS_MAX];
+        all[..keys.len()].copy_from_slice(keys);
+        c::CommandCounterIncrement();
+        level(link, &all);
+        true
     }
 }
 

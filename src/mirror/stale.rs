@@ -5,8 +5,16 @@ use pgrx::prelude::*;
 use std::ffi::CStr;
 
 /// Records that a pair is stale. Inserting never conflicts with anybody, whatever the isolation level.
+///
+/// # Safety
+/// Called by a trigger of the pair.
+pub unsafe fn mark(pair: i64, reason: &CStr) {
+    // SAFETY: the text lives as long as the call.
+    unsafe { insert(pair, reason.as_ptr()) }
+}
+
 #[pg_guard]
-pub unsafe extern "C-unwind" fn mark(pair: i64, reason: &CStr) {
+unsafe extern "C-unwind" fn insert(pair: i64, reason: *const std::ffi::c_char) {
     // SAFETY: a plain insert into a table of this extension that has no index. Allocates in the memory of
     // the trigger call.
     unsafe {
@@ -16,7 +24,7 @@ pub unsafe extern "C-unwind" fn mark(pair: i64, reason: &CStr) {
             return;
         }
         let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
-        let mut values = [pg_sys::Datum::from(pair), pg_sys::Datum::from(pg_sys::cstring_to_text(reason.as_ptr()))];
+        let mut values = [pg_sys::Datum::from(pair), pg_sys::Datum::from(pg_sys::cstring_to_text(reason))];
         let mut nulls = [false; 2];
         let tuple = pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::simple_heap_insert(relation, tuple);

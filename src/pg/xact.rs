@@ -1,6 +1,7 @@
 //! Transactions in a background worker: one that fails is rolled back and its error returned.
 
 use super::error::{Error, Result};
+use super::raw;
 use pgrx::prelude::*;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ pub fn arm(limit: Duration) {
     // SAFETY: the statement timeout is registered in every process that has connected to a database,
     // and nothing else uses it in a worker; its handler cancels the query as SIGINT does.
     unsafe {
-        pg_sys::enable_timeout_after(pg_sys::TimeoutId::STATEMENT_TIMEOUT, limit.as_millis().max(1) as i32);
+        raw::missing::enable_timeout_after(raw::STATEMENT_TIMEOUT, limit.as_millis().max(1) as i32);
     }
 }
 
@@ -51,7 +52,7 @@ pub fn arm(limit: Duration) {
 pub fn disarm() {
     // SAFETY: disabling a timeout that is not active is harmless.
     unsafe {
-        pg_sys::disable_timeout(pg_sys::TimeoutId::STATEMENT_TIMEOUT, false);
+        raw::missing::disable_timeout(raw::STATEMENT_TIMEOUT, false);
         // A timeout that fired in the last moment must not cancel what comes next.
         pg_sys::QueryCancelPending = 0;
     }
@@ -67,4 +68,28 @@ pub fn ms_since(start: Instant) -> f64 {
 /// step only together with everything that came after it.
 pub fn commit_without_wait() {
     super::sql::execute("SET LOCAL synchronous_commit = off", &[]).expect("a constant statement");
+}
+
+/// Runs `work` in a subtransaction: an error rolls only that back and is returned.
+pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: begun and ended in pairs; memory context and resource owner are set back, as PL/pgSQL does
+    // around a block with an exception handler.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::CurrentMemoryContext = context;
+        let outcome = PgTryBuilder::new(AssertUnwindSafe(work))
+            .catch_others(|error| Err(Error::caught(error)))
+            .catch_rust_panic(|error| Err(Error::caught(error)))
+            .execute();
+        if outcome.is_ok() {
+            pg_sys::ReleaseCurrentSubTransaction();
+        } else {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+        }
+        pg_sys::CurrentMemoryContext = context;
+        pg_sys::CurrentResourceOwner = owner;
+        outcome
+    }
 }

@@ -2,7 +2,30 @@
 
 use crate::pg::list;
 use crate::pg::partition::{Comparison, list_key};
+use crate::pg::raw;
 use pgrx::prelude::*;
+
+/// pg_inherits, which pgrx's bindings leave out: OIDs, columns and layout are those of `pg_inherits.h`,
+/// fixed since 14.
+mod inherits {
+    use pgrx::pg_sys::Oid;
+    pub const RELATION: Oid = oid_of(2611);
+    pub const RELID_SEQNO_INDEX: Oid = oid_of(2680);
+    pub const PARENT_INDEX: Oid = oid_of(2187);
+    pub const INHRELID: i16 = 1;
+    pub const INHPARENT: i16 = 2;
+
+    #[repr(C)]
+    pub struct Form {
+        pub inhrelid: Oid,
+        pub inhparent: Oid,
+    }
+
+    const fn oid_of(value: u32) -> Oid {
+        // SAFETY: an Oid is any u32.
+        unsafe { std::mem::transmute::<u32, Oid>(value) }
+    }
+}
 
 /// What a leaf owns.
 pub enum Bound {
@@ -60,11 +83,11 @@ pub unsafe fn of_snapshot(relid: pg_sys::Oid) -> Option<(Bound, Comparison, i16)
         } else {
             std::ptr::null_mut()
         };
-        let parent = scan_inherits(pg_sys::Anum_pg_inherits_inhrelid as i16, relid, snapshot)
+        let parent = scan_inherits(inherits::INHRELID, relid, snapshot)
             .into_iter()
             .next()
             .map(|(_, parent)| parent)?;
-        let siblings = scan_inherits(pg_sys::Anum_pg_inherits_inhparent as i16, parent, snapshot);
+        let siblings = scan_inherits(inherits::INHPARENT, parent, snapshot);
 
         pg_sys::LockRelationOid(parent, pg_sys::AccessShareLock as i32);
         let table = pg_sys::RelationIdGetRelation(parent);
@@ -109,14 +132,14 @@ unsafe fn scan_inherits(
 ) -> Vec<(pg_sys::Oid, pg_sys::Oid)> {
     // SAFETY: an ordinary catalog scan; tuples are read before the scan goes on.
     unsafe {
-        let index = if attno == pg_sys::Anum_pg_inherits_inhrelid as i16 {
-            pg_sys::InheritsRelidSeqnoIndexId
+        let index = if attno == inherits::INHRELID {
+            inherits::RELID_SEQNO_INDEX
         } else {
-            pg_sys::InheritsParentIndexId
+            inherits::PARENT_INDEX
         };
         let mut rows = Vec::new();
-        scan_catalog(pg_sys::InheritsRelationId, index, attno, oid, snapshot, |tuple, _| {
-            let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_inherits);
+        scan_catalog(inherits::RELATION, index, attno, oid, snapshot, |tuple, _| {
+            let form = &*(pg_sys::GETSTRUCT(tuple) as *const inherits::Form);
             rows.push((form.inhrelid, form.inhparent));
         });
         rows
@@ -130,7 +153,7 @@ unsafe fn bound_spec(child: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> Option<*
         let mut spec = None;
         scan_catalog(
             pg_sys::RelationRelationId,
-            pg_sys::ClassOidIndexId,
+            pg_sys::ClassOidIndexId.into(),
             pg_sys::Anum_pg_class_oid as i16,
             child,
             snapshot,
@@ -260,7 +283,7 @@ unsafe fn membership(
                 -1,
                 comparison.collation,
                 i32::from(comparison.typlen),
-                pg_sys::datumCopy(datums[0], comparison.typbyval, i32::from(comparison.typlen)),
+                raw::missing::datumCopy(datums[0], comparison.typbyval, i32::from(comparison.typlen)),
                 false,
                 comparison.typbyval,
             );

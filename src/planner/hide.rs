@@ -18,7 +18,7 @@ use std::ffi::CStr;
 /// cache holds it, its coming and going invalidates plans, it needs no lock that readers notice, and
 /// pg_dump leaves internal triggers out. '!' sorts before what people call theirs, so that ours fire
 /// first.
-pub const MARK_PREFIX: &CStr = c"!shadowpart_mark";
+const MARK_PREFIX: &CStr = c"!shadowpart_mark";
 
 static mut PREVIOUS: pg_sys::get_relation_info_hook_type = None;
 
@@ -214,5 +214,16 @@ unsafe fn restrict(
             pg_sys::make_restrictinfo(root, expression, true, false, false, pseudoconstant, 0, nobody, nobody, nobody);
         (*rel).baserestrictinfo = pg_sys::lappend((*rel).baserestrictinfo, info.cast());
         (*rel).baserestrict_min_security = 0;
+    }
+}
+
+/// Whether a relation is a marked leaf. The caller holds a lock on it.
+pub fn is_marked_relation(relid: pg_sys::Oid) -> bool {
+    // SAFETY: opened and closed here.
+    unsafe {
+        let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
+        let marked = is_marked(relation);
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        marked
     }
 }

@@ -22,4 +22,5 @@ pub fn at_abort() {
     sight::forget();
 }
 
-pub use hide::MARK_PREFIX;
+pub use hide::is_marked_relation;
+pub use bounds::list_values;

@@ -1,0 +1,553 @@
+//! One step at a time: each function takes a shadow one action further, in transactions of its own, and
+//! records the new state in the last of them.
+
+use super::catalog::{self, record, round, set_phase, set_state};
+use super::worker::check_stop;
+use crate::guc;
+use crate::pair::bound::Direction;
+use crate::pair::copy::{self, Blocks};
+use crate::pair::{Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, verify, wait};
+use crate::pg::error::{Error, Result};
+use crate::pg::latch;
+use crate::pg::xact::{self, ms_since, transaction};
+use lifecycle::{Action, State};
+use pgrx::prelude::*;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Whether the job goes on at once.
+pub enum Outcome {
+    Go,
+    /// Not now: the scheduler starts a worker again when it is due.
+    #[allow(dead_code)]
+    Later,
+}
+
+pub fn perform(shadow: &Shadow, action: Action) -> Result<Outcome> {
+    match action {
+        Action::Begin => {
+            enter(shadow, State::Building)?;
+            crate::failpoint!("begin");
+        }
+        Action::Build => build_all(shadow)?,
+        Action::Swap => exchange(shadow, Direction::Away)?,
+        Action::Revert => exchange(shadow, Direction::Back)?,
+        Action::GiveUpWayBack => give_up_way_back(shadow)?,
+        Action::RemoveHidden => remove_hidden(shadow)?,
+        Action::BeginDrop => enter(shadow, State::Dropping)?,
+        Action::Drop => take_away(shadow)?,
+        Action::End => enter(shadow, shadow.goal.end())?,
+    }
+    Ok(Outcome::Go)
+}
+
+fn enter(shadow: &Shadow, state: State) -> Result<()> {
+    transaction(|| {
+        set_state(shadow, state)?;
+        catalog::announce(shadow.id, state)
+    })
+}
+
+fn phase(shadow: &Shadow, name: &str) -> Result<()> {
+    transaction(|| set_phase(shadow.id, name))
+}
+
+fn pairs(shadow: &Shadow) -> Result<Vec<Pair>> {
+    transaction(|| shadow.pairs())
+}
+
+/// What a step that took locks has cost others.
+struct Stall {
+    /// From asking for the first lock to the end of the commit, in the attempt that succeeded.
+    total_ms: f64,
+    attempts: u32,
+}
+
+/// Runs a transaction that takes strong locks, bounded by the shadow's `max_stall`: past it everything is
+/// rolled back and tried again, ever less often. Nobody queues behind it for longer than that.
+fn briefly<T>(
+    shadow: &Shadow,
+    relations: &[pg_sys::Oid],
+    mut work: impl FnMut() -> Result<T>,
+) -> Result<(T, Stall)> {
+    let limit = Duration::from_millis(shadow.max_stall_ms.max(1) as u64);
+    let deadline = wait_deadline();
+    let mut pause = Duration::from_millis(5);
+    let mut attempts = 0;
+    loop {
+        check_stop(shadow)?;
+        attempts += 1;
+        let started = Instant::now();
+        let outcome = transaction(|| {
+            xact::commit_without_wait();
+            xact::arm(limit);
+            work()
+        });
+        match outcome {
+            Ok(value) => {
+                let total_ms = ms_since(started);
+                if attempts > 1 {
+                    transaction(|| catalog::set_waiting(shadow.id, None))?;
+                }
+                return Ok((value, Stall { total_ms, attempts }));
+            }
+            Err(error) if error.is_transient() => {
+                if deadline.is_some_and(|d| Instant::now() > d) {
+                    return Err(error.hint(
+                        "Transactions that write to the table leave no gap. Look at shadow_progress for who they \
+                         are, raise max_stall, or try again when there is less load.",
+                    ));
+                }
+                report_blockers(shadow, relations, attempts)?;
+            }
+            Err(error) => return Err(error),
+        }
+        latch::nap(pause);
+        pause = (pause * 2).min(Duration::from_millis(1000));
+    }
+}
+
+fn report_blockers(shadow: &Shadow, relations: &[pg_sys::Oid], attempts: u32) -> Result<()> {
+    transaction(|| {
+        // The first time somebody may just have been quick.
+        if attempts > 1 {
+            wait::cancel_autovacuum(relations)?;
+        }
+        let blockers = wait::blockers(relations)?;
+        catalog::set_waiting(shadow.id, waiting(&blockers))
+    })
+}
+
+fn waiting(list: &[wait::Older]) -> Option<serde_json::Value> {
+    list.first().map(|first| {
+        json!({
+            "pid": first.pid, "query": first.query, "xact_start": first.xact_start,
+            "transaction": first.transaction, "others": list.len() - 1,
+        })
+    })
+}
+
+fn wait_deadline() -> Option<Instant> {
+    match guc::WAIT_TIMEOUT_S.get() {
+        0 => None,
+        s => Some(Instant::now() + Duration::from_secs(s as u64)),
+    }
+}
+
+/// Waits until every transaction and snapshot older than now is gone.
+fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid]) -> Result<f64> {
+    phase(shadow, "wait")?;
+    let started = Instant::now();
+    let deadline = wait_deadline();
+    let mut list = transaction(|| wait::older(relations, shadow.waiter_pid))?;
+    let mut pause = Duration::from_millis(2);
+    let mut reported = false;
+    while !list.is_empty() {
+        check_stop(shadow)?;
+        if started.elapsed() > Duration::from_millis(200) {
+            reported = true;
+            let seen = waiting(&list);
+            transaction(|| catalog::set_waiting(shadow.id, seen))?;
+        }
+        if deadline.is_some_and(|d| Instant::now() > d) {
+            let first = &list[0];
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                "older transactions have not ended in time",
+            )
+            .detail(format!(
+                "Transaction {} of process {} began at {}.",
+                first.transaction,
+                first.pid.map_or("none (prepared)".to_owned(), |p| p.to_string()),
+                first.xact_start.as_deref().unwrap_or("an unknown time")
+            ))
+            .hint("End it, or raise shadowpart.wait_timeout."));
+        }
+        latch::nap(pause);
+        pause = (pause * 2).min(Duration::from_millis(200));
+        list = transaction(|| wait::still_there(&list, relations, shadow.waiter_pid))?;
+    }
+    if reported {
+        transaction(|| catalog::set_waiting(shadow.id, None))?;
+    }
+    Ok(ms_since(started))
+}
+
+fn relations_of(pairs: &[Pair]) -> Vec<pg_sys::Oid> {
+    pairs.iter().flat_map(|p| [Some(p.primary), p.shadow, p.wrapper]).flatten().collect()
+}
+
+/// From nothing to a shadow that is equal to its primary in every snapshot.
+fn build_all(shadow: &Shadow) -> Result<()> {
+    if let Some(reason) = transaction(|| shadow.stale_reason())? {
+        return Err(swap::stale(shadow, &reason));
+    }
+    for pair in pairs(shadow)? {
+        build_pair(shadow, pair)?;
+    }
+    let all = pairs(shadow)?;
+    if !shadow.waited {
+        crate::failpoint!("wait-before");
+        let took = wait_for_older(shadow, &relations_of(&all))?;
+        transaction(|| {
+            crate::pg::sql::execute("UPDATE shadowpart.shadow SET waited = true WHERE id = $1", &[shadow.id.into()])?;
+            record(shadow.id, "wait", took, json!({}))
+        })?;
+        crate::failpoint!("wait-after");
+    }
+    if shadow.goal == lifecycle::Goal::Migrated {
+        verify_all(shadow, &all)?;
+    }
+    enter(shadow, State::Ready)
+}
+
+/// Compares all pairs, unless that was done or is not wanted; a difference is an error.
+fn verify_all(shadow: &Shadow, pairs: &[Pair]) -> Result<()> {
+    if !shadow.verify || shadow.verified {
+        return Ok(());
+    }
+    phase(shadow, "verify")?;
+    crate::failpoint!("verify-before");
+    let started = Instant::now();
+    for pair in pairs {
+        let differences = transaction(|| verify::differences(shadow, pair, 5))?;
+        if let Some(first) = differences.first() {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
+                format!("shadow {} differs from its primary", shadow.id),
+            )
+            .detail(format!("The row with key {} is {}.", first.key.0, first.what))
+            .hint("Nothing has been swapped. Please report this with the output of shadow_verify()."));
+        }
+    }
+    let took = ms_since(started);
+    transaction(|| {
+        crate::pg::sql::execute("UPDATE shadowpart.shadow SET verified = true WHERE id = $1", &[shadow.id.into()])?;
+        record(shadow.id, "verify", took, json!({}))
+    })
+}
+
+fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
+    loop {
+        check_stop(shadow)?;
+        match pair.phase.as_str() {
+            "new" => {
+                phase(shadow, "capture")?;
+                crate::failpoint!("capture-before");
+                briefly(shadow, &[pair.primary], || build::capture(shadow, &mut pair.clone()))?;
+                crate::failpoint!("capture-after");
+            }
+            "copy" => copy_rows(shadow, &pair)?,
+            "index" => build_indexes(shadow, &pair)?,
+            "join" => join(shadow, &pair)?,
+            "catch-up" => catch_up(shadow, &pair)?,
+            _ => return Ok(()),
+        }
+        pair = reload(shadow, pair.id)?;
+    }
+}
+
+fn reload(shadow: &Shadow, id: i64) -> Result<Pair> {
+    pairs(shadow)?.into_iter().find(|p| p.id == id).ok_or_else(|| {
+        Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pair {id} has disappeared"))
+    })
+}
+
+/// Naps so that the bytes just moved stay within `shadowpart.copy_rate_limit`.
+fn throttle(shadow: &Shadow, bytes: i64, took: Duration) -> Result<()> {
+    let limit = i64::from(guc::COPY_RATE_LIMIT_KB.get()) * 1024;
+    if limit > 0 {
+        let due = Duration::from_secs_f64(bytes as f64 / limit as f64);
+        let until = Instant::now() + due.saturating_sub(took);
+        while Instant::now() < until {
+            check_stop(shadow)?;
+            latch::nap((until - Instant::now()).min(Duration::from_millis(200)));
+        }
+    }
+    Ok(())
+}
+
+fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    phase(shadow, "copy")?;
+    crate::failpoint!("copy-before");
+    let started = Instant::now();
+    let blocks = transaction(|| copy::blocks_with_members(shadow, pair.primary))?;
+    let mut pair = pair.clone();
+    let (mut rows, mut bytes) = (0, 0);
+    loop {
+        check_stop(shadow)?;
+        super::launcher::reload_if_asked();
+        let chunk_started = Instant::now();
+        let chunk = transaction(|| copy::chunk(shadow, &pair, &blocks))?;
+        rows += chunk.rows;
+        bytes += chunk.bytes;
+        pair.blocks_done = chunk.next_block;
+        crate::failpoint!("copy-chunk");
+        if chunk.done {
+            break;
+        }
+        throttle(shadow, chunk.bytes, chunk_started.elapsed())?;
+    }
+    crate::failpoint!("copy-after");
+    let took = ms_since(started);
+    transaction(|| {
+        pair.enter("index")?;
+        record(shadow.id, "copy", took, json!({"rows": rows, "bytes": bytes}))
+    })
+}
+
+fn build_indexes(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    phase(shadow, "index")?;
+    crate::failpoint!("index-before");
+    let started = Instant::now();
+    transaction(|| index::remove_captured(pair))?;
+    let mut count = 0;
+    while transaction(|| index::build_next(shadow, pair))? {
+        check_stop(shadow)?;
+        count += 1;
+        crate::failpoint!("index-each");
+    }
+    transaction(|| index::analyze(pair))?;
+    briefly(shadow, &[pair.primary], || {
+        index::finish(pair)?;
+        pair.enter("join")
+    })?;
+    crate::failpoint!("index-after");
+    let took = ms_since(started);
+    transaction(|| record(shadow.id, "index", took, json!({"indexes": count})))
+}
+
+/// Under the wrapper, with a bound that owns nothing yet.
+fn join(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    let mut pair = pair.clone();
+    if pair.wrapper.is_none() {
+        let parent = transaction(|| hierarchy::parent_of(pair.primary))?;
+        let usable = match parent {
+            Some(parent) => transaction(|| hierarchy::is_wrapper(parent, &shadow.entity_column))?,
+            None => false,
+        };
+        if usable {
+            pair.wrapper = parent;
+        } else {
+            phase(shadow, "wrap")?;
+            crate::failpoint!("wrap-before");
+            let relations: Vec<_> = [Some(pair.primary), parent].into_iter().flatten().collect();
+            let (wrapped, stall) = briefly(shadow, &relations, || {
+                let mut pair = pair.clone();
+                hierarchy::wrap(shadow, &mut pair)?;
+                crate::pg::sql::execute(
+                    "UPDATE shadowpart.pair SET wrapper_relid = $2, wrapped = true WHERE id = $1",
+                    &[pair.id.into(), pair.wrapper.into()],
+                )?;
+                Ok(pair)
+            })?;
+            pair = wrapped;
+            crate::failpoint!("wrap-after");
+            transaction(|| record(shadow.id, "wrap", stall.total_ms, json!({"attempts": stall.attempts})))?;
+        }
+    }
+    phase(shadow, "join")?;
+    crate::failpoint!("join-before");
+    let relations = relations_of(std::slice::from_ref(&pair));
+    let (_, stall) = briefly(shadow, &relations, || {
+        hierarchy::join(shadow, &mut pair.clone())?;
+        pair.enter("catch-up")
+    })?;
+    crate::failpoint!("join-after");
+    transaction(|| record(shadow.id, "join", stall.total_ms, json!({"attempts": stall.attempts})))
+}
+
+fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    phase(shadow, "catch-up")?;
+    let started = Instant::now();
+    let mut keys = 0;
+    loop {
+        // Rounds without a lock until little is left: what comes in during one round is less each time.
+        loop {
+            check_stop(shadow)?;
+            let count = transaction(|| catch_up::batch(shadow, pair))?;
+            keys += count;
+            crate::failpoint!("catch-up-batch");
+            if count < 100 {
+                break;
+            }
+        }
+        crate::failpoint!("mirror-before");
+        let (mirrored, stall) = briefly(shadow, &relations_of(std::slice::from_ref(pair)), || {
+            swap::begin_mirror(shadow, pair)
+        })?;
+        if mirrored {
+            crate::failpoint!("mirror-after");
+            let took = ms_since(started);
+            return transaction(|| {
+                record(shadow.id, "catch-up", took, json!({"keys": keys}))?;
+                record(shadow.id, "mirror", stall.total_ms, json!({"attempts": stall.attempts}))
+            });
+        }
+    }
+}
+
+/// The swap, away or back.
+fn exchange(shadow: &Shadow, direction: Direction) -> Result<()> {
+    let all = pairs(shadow)?;
+    let away = direction == Direction::Away;
+    if away {
+        verify_all(shadow, &all)?;
+    }
+    let name = if away { "swap" } else { "revert" };
+    phase(shadow, name)?;
+    crate::failpoint!("swap-before");
+    let relations = relations_of(&all);
+    let state = if away { State::Migrated } else { State::Ready };
+    let (timing, stall) = briefly(shadow, &relations, || {
+        let timing = swap::swap(shadow, &all, direction)?;
+        set_state(shadow, state)?;
+        crate::pg::sql::execute(
+            "UPDATE shadowpart.shadow SET revert_until = CASE
+                    WHEN NOT $2 THEN NULL
+                    WHEN revert_window_s < 0 THEN 'infinity'
+                    ELSE clock_timestamp() + revert_window_s * interval '1 s' END
+              WHERE id = $1",
+            &[shadow.id.into(), away.into()],
+        )?;
+        Ok(timing)
+    })?;
+    crate::failpoint!("swap-after");
+    let lock_wait_ms = (timing.granted - timing.asked).as_secs_f64() * 1000.0;
+    transaction(|| {
+        record(
+            shadow.id,
+            name,
+            stall.total_ms,
+            json!({
+                "lock_wait_ms": round(lock_wait_ms),
+                "held_ms": round(stall.total_ms - lock_wait_ms),
+                "attempts": stall.attempts,
+                "pairs": all.len(),
+            }),
+        )?;
+        catalog::announce(shadow.id, state)
+    })
+}
+
+/// Stops the reverse mirror, once nobody is left who planned before the swap.
+fn give_up_way_back(shadow: &Shadow) -> Result<()> {
+    let all = pairs(shadow)?;
+    let relations = relations_of(&all);
+    wait_for_older(shadow, &relations)?;
+    phase(shadow, "finalize")?;
+    let (_, stall) = briefly(shadow, &relations, || {
+        swap::give_up_way_back(&all)?;
+        set_state(shadow, State::Finalizing)
+    })?;
+    crate::failpoint!("finalize-after");
+    transaction(|| {
+        record(shadow.id, "finalize", stall.total_ms, json!({"attempts": stall.attempts}))?;
+        catalog::announce(shadow.id, State::Finalizing)
+    })
+}
+
+fn remove_hidden(shadow: &Shadow) -> Result<()> {
+    let started = Instant::now();
+    let (mut rows, mut retired) = (0, 0);
+    for pair in pairs(shadow)? {
+        if pair.phase == "done" {
+            continue;
+        }
+        let needed = transaction(|| bound::is_needed(&pair, pair.primary))?;
+        if needed {
+            rows += remove_rows(shadow, &pair)?;
+        }
+        let relations = relations_of(std::slice::from_ref(&pair));
+        wait_for_older(shadow, &relations)?;
+        crate::failpoint!("retire-before");
+        phase(shadow, "retire")?;
+        briefly(shadow, &relations, || {
+            hidden::unmark(&pair)?;
+            if !needed {
+                hierarchy::retire_primary(&pair)?;
+            }
+            pair.enter(if needed { "done" } else { "retired" })
+        })?;
+        crate::failpoint!("retire-after");
+        retired += i64::from(!needed);
+    }
+    unwrap_all(shadow)?;
+    transaction(|| {
+        record(shadow.id, "hidden-rows", ms_since(started), json!({"rows": rows, "partitions_dropped": retired}))
+    })?;
+    enter(shadow, State::Finalized)
+}
+
+fn remove_rows(shadow: &Shadow, pair: &Pair) -> Result<i64> {
+    phase(shadow, "hidden-rows")?;
+    let blocks = match &shadow.entities {
+        Some(_) => transaction(|| copy::blocks_with_members(shadow, pair.primary))?,
+        None => Blocks::All,
+    };
+    let mut pair = pair.clone();
+    let mut rows = 0;
+    loop {
+        super::launcher::reload_if_asked();
+        let started = Instant::now();
+        let chunk = transaction(|| hidden::remove_batch(shadow, &pair, &blocks))?;
+        rows += chunk.rows;
+        pair.blocks_done = chunk.next_block;
+        crate::failpoint!("hidden-batch");
+        if chunk.done {
+            break;
+        }
+        throttle(shadow, chunk.bytes, started.elapsed())?;
+    }
+    crate::failpoint!("hidden-after");
+    Ok(rows)
+}
+
+/// Wrappers of ours in which one partition is left go; the partition takes their place.
+fn unwrap_all(shadow: &Shadow) -> Result<()> {
+    for pair in pairs(shadow)?.into_iter().filter(|p| p.wrapped) {
+        let Some(wrapper) = pair.wrapper else { continue };
+        phase(shadow, "unwrap")?;
+        crate::failpoint!("unwrap-before");
+        let alone = transaction(|| {
+            crate::pg::sql::value::<bool>(
+                "SELECT count(*) = 1 FROM pg_catalog.pg_inherits WHERE inhparent = $1",
+                &[wrapper.into()],
+            )
+        })?;
+        if alone == Some(true) {
+            let parent = transaction(|| hierarchy::parent_of(wrapper))?;
+            let relations: Vec<_> = [Some(wrapper), parent].into_iter().flatten().collect();
+            briefly(shadow, &relations, || hierarchy::unwrap(wrapper))?;
+        }
+        crate::failpoint!("unwrap-after");
+    }
+    Ok(())
+}
+
+/// Takes the shadow away; the primary is as it was.
+fn take_away(shadow: &Shadow) -> Result<()> {
+    crate::failpoint!("drop-before");
+    for pair in pairs(shadow)? {
+        if pair.phase == "gone" {
+            continue;
+        }
+        phase(shadow, "drop")?;
+        let relations = relations_of(std::slice::from_ref(&pair));
+        briefly(shadow, &relations, || {
+            hidden::unmark(&pair)?;
+            hierarchy::leave(&pair)?;
+            if let Some(delta) = pair.delta
+                && let Ok(table) = crate::pg::sql::relation(delta)
+            {
+                crate::pg::sql::execute(&format!("ALTER EXTENSION shadowpart DROP TABLE {table}"), &[])?;
+                crate::pg::sql::execute(&format!("DROP TABLE {table}"), &[])?;
+            }
+            crate::pg::sql::execute("DELETE FROM shadowpart.stale WHERE pair_id = $1", &[pair.id.into()])?;
+            pair.enter("gone")
+        })?;
+    }
+    unwrap_all(shadow)?;
+    crate::failpoint!("drop-after");
+    enter(shadow, shadow.goal.end())
+}

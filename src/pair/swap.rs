@@ -1,0 +1,126 @@
+//! Locks with a bound, the beginning of the mirror, and the swap.
+
+use super::bound::{self, Direction};
+use super::trigger::{self, Kind};
+use super::{Pair, Shadow, catch_up};
+use crate::pg::error::{Error, Result};
+use crate::pg::sql;
+use pgrx::prelude::*;
+use std::time::Instant;
+
+/// Locks one relation, not its children. The caller has bounded the transaction.
+pub fn lock(relid: pg_sys::Oid, mode: u32) -> Result<()> {
+    // SAFETY: the lock is released with the transaction. A relation that went away meanwhile is noticed:
+    // its row is gone from the catalog by the time the lock is granted.
+    unsafe { pg_sys::LockRelationOid(relid, mode as i32) };
+    sql::relation(relid).map(|_| ())
+}
+
+/// From capturing keys to mirroring rows: holds writers off, levels the last keys, exchanges the
+/// triggers. From its commit on every write reaches both sides in one transaction.
+///
+/// Returns false when too much was captured meanwhile: then another round comes first.
+pub fn begin_mirror(shadow: &Shadow, pair: &Pair) -> Result<bool> {
+    lock(pair.primary, pg_sys::ShareRowExclusiveLock)?;
+    crate::failpoint!("mirror-locked");
+    // The snapshot must be newer than the lock: all writers are finished, and their keys visible.
+    let drained = fresh_snapshot(|| catch_up::batch(shadow, pair))?;
+    if drained >= catch_up::BATCH {
+        return Ok(false);
+    }
+    trigger::mirror(shadow, pair, pair.primary, pair.shadow()?, true)?;
+    trigger::mirror(shadow, pair, pair.shadow()?, pair.primary, false)?;
+    trigger::remove(pair, pair.primary, Kind::Capture)?;
+    let delta = sql::relation(pair.delta()?)?;
+    sql::execute(&format!("ALTER EXTENSION shadowpart DROP TABLE {delta}"), &[])?;
+    sql::execute(&format!("DROP TABLE {delta}"), &[])?;
+    sql::execute("UPDATE shadowpart.pair SET delta_relid = NULL WHERE id = $1", &[pair.id.into()])?;
+    pair.enter("mirror")?;
+    Ok(true)
+}
+
+/// Runs `work` with a snapshot taken now.
+pub fn fresh_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: pushed and popped here; an error aborts the transaction, which pops it.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let value = work()?;
+        pg_sys::PopActiveSnapshot();
+        Ok(value)
+    }
+}
+
+/// When the locks of a swap were asked for and granted.
+pub struct Timing {
+    pub asked: Instant,
+    pub granted: Instant,
+}
+
+/// Exchanges the roles of all pairs: one transaction, whatever the number of rows.
+///
+/// Waits for those who have written to the wrapper and not finished, and holds off those who want to;
+/// readers are not waited for. Order of locks: wrappers, primaries, shadows, each by OID, as every swap
+/// takes them.
+pub fn swap(shadow: &Shadow, pairs: &[Pair], direction: Direction) -> Result<Timing> {
+    let asked = Instant::now();
+    let mut order: Vec<pg_sys::Oid> = pairs.iter().filter_map(|p| p.wrapper).collect();
+    order.sort_unstable_by_key(|o| o.to_u32());
+    order.dedup();
+    let mut leaves: Vec<_> = pairs.iter().map(|p| p.primary).collect();
+    leaves.sort_unstable_by_key(|o| o.to_u32());
+    order.append(&mut leaves);
+    let mut shadows: Vec<_> = pairs.iter().filter_map(|p| p.shadow).collect();
+    shadows.sort_unstable_by_key(|o| o.to_u32());
+    order.append(&mut shadows);
+    for relid in order {
+        lock(relid, pg_sys::ExclusiveLock)?;
+    }
+    let granted = Instant::now();
+    crate::failpoint!("swap-locked");
+    if let Some(reason) = fresh_snapshot(|| shadow.stale_reason())? {
+        return Err(stale(shadow, &reason));
+    }
+    for pair in pairs {
+        bound::exchange(pair, shadow.entities.as_deref(), direction)?;
+        let away = direction == Direction::Away;
+        trigger::switch(pair, pair.primary, Kind::Mirror, !away)?;
+        trigger::switch(pair, pair.shadow()?, Kind::Mirror, away)?;
+    }
+    crate::failpoint!("swap-bounds");
+    sql::execute(
+        "UPDATE shadowpart.pair SET swapped = $2 WHERE shadow_id = $1",
+        &[shadow.id.into(), (direction == Direction::Away).into()],
+    )?;
+    Ok(Timing { asked, granted })
+}
+
+/// The error of a swap that would not be exact.
+pub fn stale(shadow: &Shadow, reason: &str) -> Error {
+    Error::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("shadow {} is stale", shadow.id),
+    )
+    .detail(format!("Its sides may differ: {reason}."))
+    .hint("A shadow that is not swapped can be dropped and created again; a migrated one can only be finalized.")
+}
+
+/// Closes the way back: the reverse mirror stops, and the shadow gives up its reserved value.
+pub fn give_up_way_back(pairs: &[Pair]) -> Result<()> {
+    let mut wrappers: Vec<_> = pairs.iter().filter_map(|p| p.wrapper).collect();
+    wrappers.sort_unstable_by_key(|o| o.to_u32());
+    wrappers.dedup();
+    for wrapper in wrappers {
+        lock(wrapper, pg_sys::ExclusiveLock)?;
+    }
+    for pair in pairs {
+        lock(pair.shadow()?, pg_sys::ExclusiveLock)?;
+    }
+    crate::failpoint!("finalize-locked");
+    for pair in pairs {
+        trigger::remove(pair, pair.shadow()?, Kind::Mirror)?;
+        bound::give_up_reserved(pair)?;
+        trigger::remove(pair, pair.shadow()?, Kind::Reserved)?;
+        sql::execute("UPDATE shadowpart.pair SET blocks_done = 0 WHERE id = $1", &[pair.id.into()])?;
+    }
+    Ok(())
+}

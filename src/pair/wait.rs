@@ -1,0 +1,85 @@
+//! Waiting for those who cannot know what has just been committed.
+//!
+//! Before the first swap of a pair: every transaction that holds a lock on its relations (it may have
+//! planned before the shadow joined), and every snapshot that is older than the shadow's last catch-up
+//! (it does not see the rows that were copied). Before hidden rows go: the same for the swap.
+
+use crate::pg::error::Result;
+use crate::pg::sql;
+use pgrx::prelude::*;
+
+/// A transaction that is waited for.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Older {
+    /// `virtualxid`, or `-1/xid` of a prepared transaction.
+    pub transaction: String,
+    pub pid: Option<i32>,
+    pub query: Option<String>,
+    pub xact_start: Option<String>,
+}
+
+/// All that is older than now: called after the commit that it is about, in a transaction of its own.
+pub fn older(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
+    rows(
+        "SELECT l.virtualtransaction::text, l.pid, a.query, a.xact_start::text
+           FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+          WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
+            AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.pid IS DISTINCT FROM $2
+            AND coalesce(a.backend_type, '') <> 'autovacuum worker'
+          UNION
+         SELECT v.virtualxid, a.pid, a.query, a.xact_start::text
+           FROM pg_catalog.pg_stat_activity a
+           JOIN pg_catalog.pg_locks v ON v.pid = a.pid AND v.locktype = 'virtualxid' AND v.granted
+          WHERE a.datname = current_database() AND a.backend_xmin IS NOT NULL
+            AND a.pid <> pg_catalog.pg_backend_pid() AND a.pid IS DISTINCT FROM $2
+            AND a.backend_type <> 'autovacuum worker'",
+        relations,
+        waiter,
+    )
+}
+
+/// Which of these are still there.
+pub fn still_there(list: &[Older], relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
+    let now = older(relations, waiter)?;
+    Ok(list.iter().filter(|o| now.iter().any(|n| n.transaction == o.transaction)).cloned().collect())
+}
+
+fn rows(statement: &str, relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
+    sql::query(statement, &[relations.to_vec().into(), waiter.into()], |row| {
+        Ok(Older {
+            transaction: row.get::<String>(1)?.unwrap_or_default(),
+            pid: row.get::<i32>(2)?,
+            query: row.get::<String>(3)?,
+            xact_start: row.get::<String>(4)?,
+        })
+    })
+}
+
+/// Who holds or wants locks that are in the way on these relations, the longest-running first.
+pub fn blockers(relations: &[pg_sys::Oid]) -> Result<Vec<Older>> {
+    rows(
+        "SELECT DISTINCT ON (l.pid, l.virtualtransaction) l.virtualtransaction::text, l.pid, a.query, a.xact_start::text
+           FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+          WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
+            AND l.mode NOT IN ('AccessShareLock')
+            AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.pid IS DISTINCT FROM $2
+          ORDER BY l.pid, l.virtualtransaction, a.xact_start",
+        relations,
+        None,
+    )
+}
+
+/// Cancels an autovacuum of these relations that is in the way, unless it prevents wraparound.
+pub fn cancel_autovacuum(relations: &[pg_sys::Oid]) -> Result<()> {
+    sql::execute(
+        "SELECT pg_catalog.pg_cancel_backend(a.pid)
+           FROM pg_catalog.pg_stat_activity a
+          WHERE a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%(to prevent wraparound)%'
+            AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+                         WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1))",
+        &[relations.to_vec().into()],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! Utility statements that the planner never sees, or that need to know of shadows.
+//!
+//! * `COPY leaf TO` reads the heap, hidden rows included: it becomes `COPY (SELECT ...) TO`, which is
+//!   planned and therefore filtered. pg_dump depends on this.
+//! * Statements that refuse a relation that their own session has open get the mirror's relations closed.
+//! * `DROP EXTENSION` is refused while there are live shadows; with CASCADE it takes them away first.
+
+use crate::pg::error::Error;
+use crate::pg::list;
+use crate::pg::raw;
+use pgrx::prelude::*;
+use std::ffi::{CStr, c_char};
+
+static mut PREVIOUS: pg_sys::ProcessUtility_hook_type = None;
+static mut INSTALLED: bool = false;
+
+pub fn init() {
+    // SAFETY: single-threaded start-up of the postmaster.
+    unsafe {
+        PREVIOUS = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process);
+        INSTALLED = true;
+    }
+}
+
+/// Whether the hooks are in place.
+pub fn is_installed() -> bool {
+    // SAFETY: written once, before any other process exists.
+    unsafe { INSTALLED }
+}
+
+/// No destructors in this frame: errors of utility statements pass through it as they are.
+unsafe extern "C-unwind" fn process(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    params: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    dest: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: called by PostgreSQL with a complete statement; a changed one is a copy.
+    unsafe {
+        crate::mirror::release();
+        let mut statement = statement;
+        let node = (*statement).utilityStmt;
+        match (*node).type_ {
+            pg_sys::NodeTag::T_CopyStmt => {
+                let copy = node.cast::<pg_sys::CopyStmt>();
+                if !(*copy).is_from && !(*copy).relation.is_null() && (*copy).query.is_null() {
+                    statement = copy_of_leaf(statement);
+                }
+            }
+            pg_sys::NodeTag::T_DropStmt => {
+                let drop = node.cast::<pg_sys::DropStmt>();
+                if (*drop).removeType == pg_sys::ObjectType::OBJECT_EXTENSION {
+                    before_drop_extension(drop);
+                }
+            }
+            _ => {}
+        }
+        match PREVIOUS {
+            Some(previous) => {
+                previous(statement, text, read_only_tree, context, params, environment, dest, completion)
+            }
+            None => raw::standard_ProcessUtility(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                dest,
+                completion,
+            ),
+        }
+    }
+}
+
+/// For a marked leaf, the same COPY of a SELECT; else the statement itself.
+#[pg_guard]
+unsafe extern "C-unwind" fn copy_of_leaf(statement: *mut pg_sys::PlannedStmt) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: nodes are fresh or copies; the relation is looked up as COPY itself would, and a relation
+    // that does not exist is left to COPY to complain about.
+    unsafe {
+        let copy = (*statement).utilityStmt.cast::<pg_sys::CopyStmt>();
+        let range = (*copy).relation;
+        let relid = pg_sys::RangeVarGetRelidExtended(
+            range,
+            pg_sys::AccessShareLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        );
+        if relid == pg_sys::InvalidOid || !crate::planner::is_marked_relation(relid) {
+            return statement;
+        }
+        let statement: *mut pg_sys::PlannedStmt = pg_sys::copyObjectImpl(statement.cast()).cast();
+        let copy = (*statement).utilityStmt.cast::<pg_sys::CopyStmt>();
+        let mut targets = std::ptr::null_mut();
+        for name in columns_of(relid, (*copy).attlist) {
+            let column = new_node::<pg_sys::ColumnRef>(pg_sys::NodeTag::T_ColumnRef);
+            (*column).fields = pg_sys::lappend(std::ptr::null_mut(), pg_sys::makeString(name).cast());
+            (*column).location = -1;
+            let target = new_node::<pg_sys::ResTarget>(pg_sys::NodeTag::T_ResTarget);
+            (*target).val = column.cast();
+            (*target).location = -1;
+            targets = pg_sys::lappend(targets, target.cast());
+        }
+        let from: *mut pg_sys::RangeVar = pg_sys::copyObjectImpl((*copy).relation.cast()).cast();
+        (*from).inh = false;
+        let select = new_node::<pg_sys::SelectStmt>(pg_sys::NodeTag::T_SelectStmt);
+        (*select).targetList = targets;
+        (*select).fromClause = pg_sys::lappend(std::ptr::null_mut(), from.cast());
+        (*copy).relation = std::ptr::null_mut();
+        (*copy).attlist = std::ptr::null_mut();
+        (*copy).query = select.cast();
+        statement
+    }
+}
+
+/// Columns that COPY of the table would write: the ones listed, or all that are neither dropped nor
+/// generated.
+unsafe fn columns_of(relid: pg_sys::Oid, listed: *mut pg_sys::List) -> Vec<*mut c_char> {
+    // SAFETY: names are copied out of the relation cache before it is closed.
+    unsafe {
+        if !listed.is_null() {
+            return (0..list::length(listed))
+                .map(|i| {
+                    let name = list::nth::<pg_sys::Node>(listed, i);
+                    #[cfg(feature = "pg14")]
+                    let text = (*name.cast::<pg_sys::Value>()).val.str_;
+                    #[cfg(not(feature = "pg14"))]
+                    let text = (*name.cast::<pg_sys::String>()).sval;
+                    pg_sys::pstrdup(text)
+                })
+                .collect();
+        }
+        let relation = pg_sys::table_open(relid, pg_sys::NoLock as i32);
+        let names = (1..=(*(*relation).rd_att).natts as i16)
+            .filter_map(|attno| {
+                let tuple = pg_sys::SearchSysCache2(
+                    pg_sys::SysCacheIdentifier::ATTNUM as i32,
+                    relid.into(),
+                    pg_sys::Datum::from(attno),
+                );
+                if tuple.is_null() {
+                    return None;
+                }
+                let form = &*(pg_sys::GETSTRUCT(tuple) as *const pg_sys::FormData_pg_attribute);
+                let wanted = !form.attisdropped && form.attgenerated == 0;
+                let name = wanted.then(|| pg_sys::pstrdup(form.attname.data.as_ptr()));
+                pg_sys::ReleaseSysCache(tuple);
+                name
+            })
+            .collect();
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        names
+    }
+}
+
+unsafe fn new_node<T>(tag: pg_sys::NodeTag) -> *mut T {
+    // SAFETY: a zeroed node of the right size with its tag set.
+    unsafe {
+        let node = pg_sys::palloc0(size_of::<T>()) as *mut pg_sys::Node;
+        (*node).type_ = tag;
+        node.cast()
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_drop_extension(drop: *mut pg_sys::DropStmt) {
+    // SAFETY: reads the names in the statement.
+    unsafe {
+        let ours = (0..list::length((*drop).objects)).any(|i| {
+            let name = list::nth::<pg_sys::Node>((*drop).objects, i);
+            #[cfg(feature = "pg14")]
+            let text = (*name.cast::<pg_sys::Value>()).val.str_;
+            #[cfg(not(feature = "pg14"))]
+            let text = (*name.cast::<pg_sys::String>()).sval;
+            CStr::from_ptr(text) == c"shadowpart"
+        });
+        // Only a superuser owns it; anybody else is refused by DROP EXTENSION itself.
+        if !ours || !pg_sys::superuser() {
+            return;
+        }
+        let cascade = (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE;
+        let outcome: Result<(), Error> = crate::pair::dismantle::before_drop_extension(cascade);
+        if let Err(error) = outcome {
+            error.raise();
+        }
+    }
+}
