@@ -174,8 +174,15 @@ impl Orders {
 
     /// Fills in the tenants and what the layout decides.
     pub fn sql(&self, text: &str) -> String {
+        // A collation belongs to the column; a cast to an array of the type does without.
+        let bare = self
+            .tenant_type
+            .split(" COLLATE ")
+            .next()
+            .unwrap_or_default();
         let mut text = text
-            .replace("{type}", &self.tenant_type)
+            .replace("{column}", &self.tenant_type)
+            .replace("{type}", bare)
             .replace("{key}", self.layout.key);
         for index in 0..5 {
             // With fewer tenants the first ones serve twice.
