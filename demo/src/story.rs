@@ -194,9 +194,15 @@ fn choose(client: &mut Client) -> Result<Cast> {
         .map(|row| (row.get(0), row.get(1), row.get(2)))
         .collect();
     let (moved, rows, partition) = carriers.first().context("there are no flights")?.clone();
-    let rest = &carriers[1..];
+    // A client must own its rows alone, so nobody is chosen twice.
+    let rest: Vec<_> = carriers
+        .iter()
+        .filter(|(name, ..)| *name != moved)
+        .collect();
     let neighbour = rest.iter().find(|(_, _, at)| *at == partition);
-    let elsewhere = rest.iter().find(|(_, _, at)| *at != partition);
+    let elsewhere = rest.iter().find(|(name, _, at)| {
+        *at != partition && neighbour.is_none_or(|(other, ..)| other != name)
+    });
     let others = [neighbour, elsewhere]
         .into_iter()
         .flatten()
