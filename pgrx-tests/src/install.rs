@@ -70,7 +70,10 @@ impl Installation {
             .env("HOME", home)
             .env("LC_ALL", "C")
             .env("TZ", "UTC");
+        // Rust inside the server would put a backtrace into the details of its errors.
         for variable in [
+            "RUST_BACKTRACE",
+            "RUST_LIB_BACKTRACE",
             "PGHOST",
             "PGPORT",
             "PGDATABASE",

@@ -1,7 +1,7 @@
 //! A throw-away server: a cluster in a temporary directory that is gone when the test is over.
 
 use crate::install::Installation;
-use crate::session::Session;
+use crate::session::{Session, describe};
 use crate::{process, template, wait};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{File, OpenOptions};
@@ -95,12 +95,13 @@ pub fn scenario(settings: Settings, story: impl FnOnce(&mut Server) -> Result<()
 
 /// What failed, why, and, when RUST_BACKTRACE is set, where in the story.
 fn tell(error: &anyhow::Error) -> String {
-    // What comes below "db error" has been told in full above it.
-    let causes: Vec<String> = error
-        .chain()
-        .map(ToString::to_string)
-        .take_while(|cause| cause != "db error")
-        .collect();
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    // What the server said comes in one piece, whoever passed it on.
+    causes.retain(|cause| cause != "db error");
+    if let Some(server) = error.downcast_ref::<postgres::Error>().and_then(describe) {
+        causes.retain(|cause| !server.contains(cause.trim_start_matches("ERROR: ")));
+        causes.push(server);
+    }
     let trace = error.backtrace().to_string();
     let places: Vec<&str> = trace
         .lines()

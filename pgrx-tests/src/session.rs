@@ -184,12 +184,9 @@ impl From<&DbError> for Failure {
     }
 }
 
-/// `postgres::Error` prints as "db error"; this says which. The error itself stays underneath, for
-/// [`sqlstate`].
-pub(crate) fn explain(error: postgres::Error) -> anyhow::Error {
-    let Some(db) = error.as_db_error() else {
-        return anyhow!(error);
-    };
+/// All that the server said of an error; `postgres::Error` itself prints as "db error".
+pub(crate) fn describe(error: &postgres::Error) -> Option<String> {
+    let db = error.as_db_error()?;
     let mut text = format!("{} {}: {}", db.severity(), db.code().code(), db.message());
     for (name, value) in [
         ("DETAIL", db.detail()),
@@ -200,7 +197,15 @@ pub(crate) fn explain(error: postgres::Error) -> anyhow::Error {
             text.push_str(&format!("\n  {name}: {value}"));
         }
     }
-    anyhow!(error).context(text)
+    Some(text)
+}
+
+/// An error that says all; the error itself stays underneath, for [`sqlstate`].
+pub(crate) fn explain(error: postgres::Error) -> anyhow::Error {
+    match describe(&error) {
+        Some(text) => anyhow!(error).context(text),
+        None => anyhow!(error),
+    }
 }
 
 /// The SQLSTATE of an error of a [`Session`], if the server sent one.

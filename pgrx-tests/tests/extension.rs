@@ -14,22 +14,18 @@ fn without_preload_there_is_one_clear_error() {
             "CREATE TABLE t (tenant int, id int, PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant);
              CREATE TABLE t_rest PARTITION OF t DEFAULT",
         )?;
-        let mut failures = vec![session.failure("LOAD 'shadowpart'")?];
         // CREATE EXTENSION may already refuse, or the first function does.
-        let mut other = server.connect()?;
-        match other.run("CREATE EXTENSION shadowpart") {
-            Ok(()) => failures.push(other.failure("SELECT shadow_manage('t', 'tenant')")?),
-            Err(_) => failures.push(other.failure("CREATE EXTENSION shadowpart")?),
-        }
-        for failure in failures {
-            let text = format!(
-                "{} {:?} {:?}",
-                failure.message, failure.detail, failure.hint
-            );
-            ensure!(failure.sqlstate != "XX000", "{failure:?}");
-            ensure!(text.contains("shared_preload_libraries"), "{text}");
-            ensure!(text.contains("shadowpart"), "{text}");
-        }
+        let failure = match session.run("CREATE EXTENSION shadowpart") {
+            Ok(()) => session.failure("SELECT shadow_manage('t', 'tenant')")?,
+            Err(_) => session.failure("CREATE EXTENSION shadowpart")?,
+        };
+        let text = format!(
+            "{} {:?} {:?}",
+            failure.message, failure.detail, failure.hint
+        );
+        ensure!(failure.sqlstate != "XX000", "{failure:?}");
+        ensure!(text.contains("shared_preload_libraries"), "{text}");
+        ensure!(text.contains("shadowpart"), "{text}");
         Ok(())
     });
 }
@@ -124,7 +120,8 @@ fn drop_extension_cascade() {
             session.run(
                 "CREATE EXTENSION shadowpart; SELECT shadow_manage('live.orders', 'tenant')",
             )?;
-            let target = if state == "migrated" {
+            let there = tablespaces_of(&mut session, "live.orders", "tenant = 1")?;
+            let target = if there == ["fast"] {
                 "pg_default"
             } else {
                 "fast"
@@ -153,27 +150,14 @@ fn other_roles() {
         }
         ensure!(watcher.state(id)? == "migrated");
         let mut stranger = server.connect_as("stranger")?;
-        for sql in [
-            "INSERT INTO {r} DEFAULT VALUES",
-            "UPDATE {r} SET {c} = {c}",
-            "DELETE FROM {r}",
-            "TRUNCATE {r}",
-        ] {
-            let relations = session.rows(
-                "SELECT c.oid::regclass::text,
-                        (SELECT attname FROM pg_attribute WHERE attrelid = c.oid AND attnum = 1)
-                 FROM pg_class c WHERE relnamespace = 'shadowpart'::regnamespace AND relkind = 'r'",
-            )?;
-            ensure!(!relations.is_empty(), "no tables in schema shadowpart");
-            for relation in relations {
-                let [Some(name), Some(column)] = relation.as_slice() else {
-                    bail!("{relation:?}")
-                };
-                let sql = sql.replace("{r}", name).replace("{c}", column);
-                let failure = stranger.failure(&sql)?;
-                ensure!(failure.sqlstate == "42501", "{sql}: {failure:?}");
-            }
-        }
+        ensure!(stranger.failure("DELETE FROM shadowpart.managed")?.sqlstate == "42501");
+        let writable = session.column(
+            "SELECT oid::regclass::text FROM pg_class
+             WHERE relnamespace = 'shadowpart'::regnamespace AND relkind IN ('r', 'S', 'v')
+               AND CASE relkind WHEN 'S' THEN has_sequence_privilege('stranger', oid, 'USAGE, UPDATE')
+                        ELSE has_table_privilege('stranger', oid, 'INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER') END",
+        )?;
+        ensure!(writable.is_empty(), "a stranger may write to {writable:?}");
         // Whatever lies in the internal schema cannot be called to any effect by a stranger.
         let functions = session.column(
             "SELECT p.oid::regprocedure::text FROM pg_proc p
