@@ -27,8 +27,8 @@ CREATE FUNCTION shadowpart.request(
     relation regclass,
     entities text[],
     whole_partition boolean,
-    tablespace name,
-    server name,
+    tablespace text,
+    server text,
     max_stall interval,
     verify boolean,
     revert_window interval,
@@ -36,7 +36,7 @@ CREATE FUNCTION shadowpart.request(
 ) RETURNS bigint
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'request_wrapper';
 COMMENT ON FUNCTION
-    shadowpart.request(text, regclass, text[], boolean, name, name, interval, boolean, interval, boolean) IS
+    shadowpart.request(text, regclass, text[], boolean, text, text, interval, boolean, interval, boolean) IS
     'Checks a request for a shadow, hands it to a background worker and, if wanted, waits for it.';
 
 CREATE FUNCTION shadowpart.command(command text, id bigint, max_stall interval, wait boolean) RETURNS bigint
@@ -44,9 +44,9 @@ CREATE FUNCTION shadowpart.command(command text, id bigint, max_stall interval, 
 COMMENT ON FUNCTION shadowpart.command(text, bigint, interval, boolean) IS
     'Checks a command for an existing shadow, hands it to a background worker and, if wanted, waits for it.';
 
-CREATE FUNCTION shadowpart.manage(relation regclass, entity_column name, colocate_with regclass) RETURNS void
+CREATE FUNCTION shadowpart.manage(relation regclass, entity_column text, colocate_with regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'manage_wrapper';
-COMMENT ON FUNCTION shadowpart.manage(regclass, name, regclass) IS 'Checks and registers a managed table.';
+COMMENT ON FUNCTION shadowpart.manage(regclass, text, regclass) IS 'Checks and registers a managed table.';
 
 CREATE FUNCTION shadowpart.unmanage(relation regclass) RETURNS void
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'unmanage_wrapper';
@@ -61,10 +61,10 @@ CREATE FUNCTION shadowpart.route(relation regclass, entities text[])
     RETURNS TABLE (
         entity text,
         partition regclass,
-        tablespace name,
+        tablespace text,
         shadow_id bigint,
         shadow regclass,
-        shadow_tablespace name,
+        shadow_tablespace text,
         state text
     )
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'route_wrapper';
@@ -74,3 +74,20 @@ CREATE FUNCTION shadowpart.delta_rows(delta oid) RETURNS bigint
     LANGUAGE sql STABLE
     AS $$ SELECT pg_catalog.pg_stat_get_live_tuples($1) WHERE $1 IS NOT NULL $$;
 COMMENT ON FUNCTION shadowpart.delta_rows(oid) IS 'Estimated number of changes captured but not yet applied.';
+
+CREATE FUNCTION shadowpart.tree(root oid) RETURNS TABLE (relid oid, level integer, isleaf boolean)
+    LANGUAGE sql STABLE
+    AS $$
+        WITH RECURSIVE tree AS (
+            SELECT root AS relid, 0 AS level
+            UNION ALL
+            SELECT i.inhrelid, t.level + 1
+            FROM pg_catalog.pg_inherits i
+            JOIN tree t ON i.inhparent = t.relid
+        )
+        SELECT t.relid, t.level, c.relkind <> 'p'
+        FROM tree t
+        JOIN pg_catalog.pg_class c ON c.oid = t.relid
+    $$;
+COMMENT ON FUNCTION shadowpart.tree(oid) IS
+    'All partitions of a table. Unlike pg_partition_tree() it takes no lock that would outlast the call.';

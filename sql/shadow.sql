@@ -168,7 +168,10 @@ CREATE FUNCTION shadow_route(relation regclass, entity text)
         shadow_id bigint, shadow regclass, shadow_tablespace name, state text
     )
     LANGUAGE sql VOLATILE
-    AS $$ SELECT * FROM shadowpart.route(relation, ARRAY[entity]) $$;
+    AS $$
+        SELECT r.entity, r.partition, r.tablespace::name, r.shadow_id, r.shadow, r.shadow_tablespace::name, r.state
+        FROM shadowpart.route(relation, ARRAY[entity]) r
+    $$;
 COMMENT ON FUNCTION shadow_route(regclass, text) IS
     'Partitions in which an entity lives or would live, and its shadows.';
 
@@ -178,6 +181,9 @@ CREATE FUNCTION shadow_route(relation regclass, entity anyelement)
         shadow_id bigint, shadow regclass, shadow_tablespace name, state text
     )
     LANGUAGE sql VOLATILE
-    AS $$ SELECT * FROM shadowpart.route(relation, shadowpart.entities_of(entity)) $$;
+    AS $$
+        SELECT r.entity, r.partition, r.tablespace::name, r.shadow_id, r.shadow, r.shadow_tablespace::name, r.state
+        FROM shadowpart.route(relation, shadowpart.entities_of(entity)) r
+    $$;
 COMMENT ON FUNCTION shadow_route(regclass, anyelement) IS
     'Partitions in which entities live or would live, and their shadows.';

@@ -96,11 +96,12 @@ GRANT SELECT ON shadow_status, shadow_progress, shadow_history TO PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA shadowpart FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     shadowpart.entities_of(anyelement),
-    shadowpart.request(text, regclass, text[], boolean, name, name, interval, boolean, interval, boolean),
+    shadowpart.request(text, regclass, text[], boolean, text, text, interval, boolean, interval, boolean),
     shadowpart.command(text, bigint, interval, boolean),
-    shadowpart.manage(regclass, name, regclass),
+    shadowpart.manage(regclass, text, regclass),
     shadowpart.unmanage(regclass),
     shadowpart.differences(bigint),
     shadowpart.route(regclass, text[]),
-    shadowpart.delta_rows(oid)
+    shadowpart.delta_rows(oid),
+    shadowpart.tree(oid)
     TO PUBLIC;

@@ -98,9 +98,11 @@ fn tell(error: &anyhow::Error) -> String {
     let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     // What the server said comes in one piece, whoever passed it on.
     causes.retain(|cause| cause != "db error");
-    if let Some(server) = error.downcast_ref::<postgres::Error>().and_then(describe) {
-        causes.retain(|cause| !server.contains(cause.trim_start_matches("ERROR: ")));
-        causes.push(server);
+    let server = error.downcast_ref::<postgres::Error>();
+    if let Some((db, text)) = server.and_then(|e| Some((e.as_db_error()?, describe(e)?))) {
+        let again = db.to_string();
+        causes.retain(|cause| *cause != again && *cause != text);
+        causes.push(text);
     }
     let trace = error.backtrace().to_string();
     let places: Vec<&str> = trace

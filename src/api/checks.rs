@@ -147,7 +147,7 @@ pub fn keys(table: &Table, column: &str) -> Result<()> {
     let bad = sql::query(
         "SELECT c.relname::text, k.conname IS NOT NULL, NOT i.indimmediate
            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-           JOIN pg_catalog.pg_partition_tree($1) t ON t.relid = i.indrelid
+           JOIN shadowpart.tree($1) t ON t.relid = i.indrelid
            LEFT JOIN pg_catalog.pg_constraint k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
           WHERE (i.indisunique OR i.indisexclusion)
             AND (NOT i.indimmediate OR NOT EXISTS (
@@ -193,8 +193,8 @@ pub fn keys(table: &Table, column: &str) -> Result<()> {
 /// All leaf partitions.
 pub fn leaves(relid: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     let rows = sql::query(
-        "SELECT t.relid::oid FROM pg_catalog.pg_partition_tree($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
-          WHERE t.isleaf AND c.relkind <> 'p' ORDER BY 1",
+        "SELECT t.relid::oid FROM shadowpart.tree($1) t JOIN pg_catalog.pg_class c ON c.oid = t.relid
+          WHERE t.isleaf ORDER BY 1",
         &[relid.into()],
         |row| row.get::<pg_sys::Oid>(1),
     )?;
@@ -208,11 +208,11 @@ pub fn unpublished(table: &Table) -> Result<()> {
           WHERE p.puballtables
              OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r
                          WHERE r.prpubid = p.oid
-                           AND r.prrelid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1)
+                           AND r.prrelid IN (SELECT relid FROM shadowpart.tree($1)
                                              UNION SELECT relid FROM pg_catalog.pg_partition_ancestors($1)))
              OR p.oid IN (SELECT s.pnpubid FROM pg_catalog.pg_publication_namespace s
                            JOIN pg_catalog.pg_class c ON c.relnamespace = s.pnnspid
-                          WHERE c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1)))
+                          WHERE c.oid IN (SELECT relid FROM shadowpart.tree($1)))
           LIMIT 1",
         &[table.relid.into()],
     )?;
@@ -230,7 +230,7 @@ pub fn unpublished(table: &Table) -> Result<()> {
 /// A foreign partition cannot be shadowed yet.
 pub fn local_leaves(table: &Table) -> Result<()> {
     let foreign = sql::value::<String>(
-        "SELECT t.relid::regclass::text FROM pg_catalog.pg_partition_tree($1) t
+        "SELECT t.relid::regclass::text FROM shadowpart.tree($1) t
            JOIN pg_catalog.pg_class c ON c.oid = t.relid WHERE c.relkind = 'f' LIMIT 1",
         &[table.relid.into()],
     )?;
@@ -371,7 +371,7 @@ pub fn transaction(root: Option<pg_sys::Oid>) -> Result<()> {
     let held = sql::value::<String>(
         "SELECT l.mode FROM pg_catalog.pg_locks l
           WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation' AND l.granted
-            AND l.relation IN (SELECT relid FROM pg_catalog.pg_partition_tree($1)) LIMIT 1",
+            AND l.relation IN (SELECT relid FROM shadowpart.tree($1)) LIMIT 1",
         &[root.into()],
     )?;
     match held {
