@@ -346,19 +346,23 @@ pub fn tablespace(name: Option<&str>) -> Result<String> {
     }
 }
 
+/// Not on a standby, where nothing can be written.
+pub fn not_in_recovery() -> Result<()> {
+    // SAFETY: a plain read of this process's state.
+    if !unsafe { pg_sys::RecoveryInProgress() } {
+        return Ok(());
+    }
+    Err(refuse(PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, "cannot make or change shadows on a standby")
+        .detail("The server is in recovery.")
+        .hint("Do it on the primary server; a standby follows."))
+}
+
 /// READ COMMITTED, no lock on the table, not on a standby: the worker would wait for this very
 /// transaction, or this transaction could not see what the worker did.
 pub fn transaction(root: Option<pg_sys::Oid>) -> Result<()> {
-    // SAFETY: plain reads of this process's state.
-    let (recovery, level) = unsafe { (pg_sys::RecoveryInProgress(), pg_sys::XactIsoLevel) };
-    if recovery {
-        return Err(refuse(
-            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            "cannot make or change shadows on a standby",
-        )
-        .detail("The server is in recovery.")
-        .hint("Do it on the primary server; a standby follows."));
-    }
+    not_in_recovery()?;
+    // SAFETY: a plain read of this process's state.
+    let level = unsafe { pg_sys::XactIsoLevel };
     if level >= pg_sys::XACT_REPEATABLE_READ as i32 {
         return Err(refuse(
             PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,

@@ -236,6 +236,7 @@ fn command(command: &str, id: Option<i64>, max_stall: Option<Interval>, wait: Op
 fn manage(relation: Option<pg_sys::Oid>, entity_column: Option<String>, colocate_with: Option<pg_sys::Oid>) {
     or_raise((|| {
         require_preload()?;
+        checks::not_in_recovery()?;
         let missing = |what: &str| {
             Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{what} must not be NULL"))
                 .detail("A managed table needs a table and the column that names the entity of each row.")
@@ -297,6 +298,7 @@ fn has_shadows(table: &checks::Table) -> Error {
 fn unmanage(relation: Option<pg_sys::Oid>) {
     or_raise((|| {
         require_preload()?;
+        checks::not_in_recovery()?;
         let table = checks::table(relation.unwrap_or(pg_sys::InvalidOid))?;
         checks::owner(&table)?;
         as_superuser(|| {

@@ -96,19 +96,22 @@ fn create(new: &New) -> Result<Answer> {
 
 /// A standing shadow for exactly this, on this target: it is swapped, not built again.
 fn reuse(new: &New) -> Result<Option<Answer>> {
-    if !new.migrate || new.leaf.is_some() {
+    if !new.migrate {
         return Ok(None);
     }
     let id = sql::value::<i64>(
         "SELECT id FROM shadowpart.shadow
           WHERE relation = $1 AND state IN ('queued', 'building', 'ready') AND goal = 'ready' AND target = $3
-            AND entities @> $2 AND entities <@ $2",
-        &[pg_sys::Oid::from(new.relation).into(), new.entities.clone().into(), new.target.as_str().into()],
+            AND (entities @> $2 AND entities <@ $2
+                 OR whole_partition AND $4 = (SELECT p.primary_relid FROM shadowpart.pair p WHERE p.shadow_id = shadow.id))",
+        &[
+            pg_sys::Oid::from(new.relation).into(),
+            new.entities.clone().into(),
+            new.target.as_str().into(),
+            new.leaf.map(pg_sys::Oid::from).into(),
+        ],
     )?;
     let Some(id) = id else { return Ok(None) };
-    if let Some(reason) = Shadow::load(id)?.stale_reason()? {
-        return Err(swap::stale(&Shadow::load(id)?, &reason));
-    }
     sql::execute(
         "UPDATE shadowpart.shadow SET goal = 'migrated', verify = $2, verified = false, max_stall_ms = $3,
                 revert_window_s = $4, waiter_pid = $5, last_error = NULL, attempts = 0, not_before = NULL
@@ -242,6 +245,7 @@ fn off_target(new: &New, leaves: Vec<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("the rows are already in tablespace \"{}\"", new.target),
         )
+        .detail("All partitions that hold them lie there.")
         .hint("Choose another tablespace, or leave them where they are."));
     }
     Ok(off)
@@ -281,8 +285,8 @@ fn command(id: i64, goal: &str, max_stall_ms: Option<i32>, waiter_pid: Option<i3
     match lifecycle::command(wanted, shadow.state, shadow.goal) {
         Ok(None) => Ok(Answer { id, notice: Some(format!("shadow {id} is {} already", shadow.state)) }),
         Ok(Some(goal)) => {
-            if matches!(goal, Goal::Migrated | Goal::Ready)
-                && matches!(shadow.state, State::Ready | State::Migrated)
+            if goal == Goal::Ready
+                && shadow.state == State::Migrated
                 && let Some(reason) = shadow.stale_reason()?
             {
                 return Err(swap::stale(&shadow, &reason));

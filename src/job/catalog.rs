@@ -56,7 +56,11 @@ pub fn set_waiting(id: i64, waiting: Option<Value>) -> Result<()> {
 pub fn set_error(id: i64, error: &Error) -> Result<()> {
     let value = serde_json::to_value(error).unwrap_or(Value::Null);
     sql::execute(
-        "UPDATE shadowpart.shadow SET last_error = $2, attempts = attempts + 1 WHERE id = $1",
+        "UPDATE shadowpart.shadow SET attempts = attempts + 1,
+                -- Trouble while cleaning up must not hide why there was something to clean up.
+                last_error = CASE WHEN goal IN ('failed', 'cancelled', 'dropped') AND last_error IS NOT NULL
+                                  THEN last_error ELSE $2 END
+          WHERE id = $1",
         &[id.into(), JsonB(value).into()],
     )?;
     Ok(())

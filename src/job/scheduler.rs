@@ -51,11 +51,18 @@ fn look() -> Result<Option<Vec<i64>>> {
     {
         return Ok(None);
     }
-    sql::execute(
-        "UPDATE shadowpart.shadow SET goal = 'finalized'
-          WHERE state = 'migrated' AND goal = 'migrated' AND revert_until <= clock_timestamp()",
+    let due = sql::value::<bool>(
+        "SELECT EXISTS (SELECT FROM shadowpart.shadow
+          WHERE state = 'migrated' AND goal = 'migrated' AND revert_until <= clock_timestamp())",
         &[],
     )?;
+    if due == Some(true) {
+        sql::execute(
+            "UPDATE shadowpart.shadow SET goal = 'finalized'
+              WHERE state = 'migrated' AND goal = 'migrated' AND revert_until <= clock_timestamp()",
+            &[],
+        )?;
+    }
     let live = sql::query(
         "SELECT id, state, goal, coalesce(not_before <= clock_timestamp(), true), revert_until < 'infinity'
            FROM shadowpart.shadow WHERE state NOT IN ('finalized', 'dropped', 'failed', 'cancelled') ORDER BY id",

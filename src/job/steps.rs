@@ -179,8 +179,8 @@ fn relations_of(pairs: &[Pair]) -> Vec<pg_sys::Oid> {
 
 /// From nothing to a shadow that is equal to its primary in every snapshot.
 fn build_all(shadow: &Shadow) -> Result<()> {
-    if let Some(reason) = transaction(|| shadow.stale_reason())? {
-        return Err(swap::stale(shadow, &reason));
+    if transaction(|| shadow.stale_reason())?.is_some() {
+        start_over(shadow)?;
     }
     for pair in pairs(shadow)? {
         build_pair(shadow, pair)?;
@@ -198,7 +198,32 @@ fn build_all(shadow: &Shadow) -> Result<()> {
     if shadow.goal == lifecycle::Goal::Migrated {
         verify_all(shadow, &all)?;
     }
+    if transaction(|| shadow.stale_reason())?.is_some() {
+        // TRUNCATE came in between: the next round builds it again.
+        return Ok(());
+    }
     enter(shadow, State::Ready)
+}
+
+/// Takes away what has been built of a stale shadow; its pairs begin again.
+fn start_over(shadow: &Shadow) -> Result<()> {
+    for pair in pairs(shadow)? {
+        take_pair_away(shadow, &pair)?;
+        transaction(|| {
+            crate::pg::sql::execute(
+                "UPDATE shadowpart.pair SET phase = 'new', shadow_relid = NULL, delta_relid = NULL, reserved = NULL
+                  WHERE id = $1",
+                &[pair.id.into()],
+            )
+        })?;
+    }
+    transaction(|| {
+        crate::pg::sql::execute(
+            "UPDATE shadowpart.shadow SET waited = false, verified = false WHERE id = $1",
+            &[shadow.id.into()],
+        )?;
+        record(shadow.id, "start-over", 0.0, json!({}))
+    })
 }
 
 /// Compares all pairs, unless that was done or is not wanted; a difference is an error.
@@ -283,10 +308,10 @@ fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
         bytes += chunk.bytes;
         pair.blocks_done = chunk.next_block;
         crate::failpoint!("copy-chunk");
+        throttle(shadow, chunk.bytes, chunk_started.elapsed())?;
         if chunk.done {
             break;
         }
-        throttle(shadow, chunk.bytes, chunk_started.elapsed())?;
     }
     crate::failpoint!("copy-after");
     let took = ms_since(started);
@@ -392,6 +417,9 @@ fn exchange(shadow: &Shadow, direction: Direction) -> Result<()> {
     let all = pairs(shadow)?;
     let away = direction == Direction::Away;
     if away {
+        if transaction(|| shadow.stale_reason())?.is_some() {
+            return enter(shadow, State::Building);
+        }
         verify_all(shadow, &all)?;
     }
     let name = if away { "swap" } else { "revert" };
@@ -494,10 +522,10 @@ fn remove_rows(shadow: &Shadow, pair: &Pair) -> Result<i64> {
         rows += chunk.rows;
         pair.blocks_done = chunk.next_block;
         crate::failpoint!("hidden-batch");
+        throttle(shadow, chunk.bytes, started.elapsed())?;
         if chunk.done {
             break;
         }
-        throttle(shadow, chunk.bytes, started.elapsed())?;
     }
     crate::failpoint!("hidden-after");
     Ok(rows)
@@ -529,14 +557,20 @@ fn unwrap_all(shadow: &Shadow) -> Result<()> {
 fn take_away(shadow: &Shadow) -> Result<()> {
     crate::failpoint!("drop-before");
     for pair in pairs(shadow)? {
-        if pair.phase == "gone" {
-            continue;
-        }
+        take_pair_away(shadow, &pair)?;
+    }
+    unwrap_all(shadow)?;
+    crate::failpoint!("drop-after");
+    enter(shadow, shadow.goal.end())
+}
+
+fn take_pair_away(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    if pair.phase != "gone" {
         phase(shadow, "drop")?;
-        let relations = relations_of(std::slice::from_ref(&pair));
+        let relations = relations_of(std::slice::from_ref(pair));
         briefly(shadow, &relations, || {
-            hidden::unmark(&pair)?;
-            hierarchy::leave(&pair)?;
+            hidden::unmark(pair)?;
+            hierarchy::leave(pair)?;
             if let Some(delta) = pair.delta
                 && let Ok(table) = crate::pg::sql::relation(delta)
             {
@@ -547,7 +581,5 @@ fn take_away(shadow: &Shadow) -> Result<()> {
             pair.enter("gone")
         })?;
     }
-    unwrap_all(shadow)?;
-    crate::failpoint!("drop-after");
-    enter(shadow, shadow.goal.end())
+    Ok(())
 }

@@ -35,6 +35,8 @@ mod c {
             unchanged: bool,
             info: *mut IndexInfo,
         ) -> bool;
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        pub fn index_insert_cleanup(index: Relation, info: *mut IndexInfo);
         #[cfg(not(feature = "pg18"))]
         pub fn index_beginscan(heap: Relation, index: Relation, snapshot: Snapshot, n: i32, o: i32) -> IndexScanDesc;
         #[cfg(feature = "pg18")]
@@ -307,6 +309,12 @@ impl Side {
                     false,
                     info,
                 );
+                // BRIN keeps pages pinned from one insert to the next, under whatever resource owner is
+                // current; it gives them up here, not at the end of the transaction.
+                #[cfg(any(feature = "pg17", feature = "pg18"))]
+                if (*(*index).rd_indam).aminsertcleanup.is_some() {
+                    c::index_insert_cleanup(index, info);
+                }
             }
             c::MemoryContextReset((*context).ecxt_per_tuple_memory);
         }

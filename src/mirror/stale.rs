@@ -32,3 +32,18 @@ unsafe extern "C-unwind" fn insert(pair: i64, reason: *const std::ffi::c_char) {
         pg_sys::table_close(relation, pg_sys::RowExclusiveLock as i32);
     }
 }
+
+/// Whether a relation has no blocks at all, as after TRUNCATE.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn is_empty(relid: pg_sys::Oid) -> bool {
+    // SAFETY: opened and closed here.
+    unsafe {
+        let relation = pg_sys::try_table_open(relid, pg_sys::AccessShareLock as i32);
+        if relation.is_null() {
+            return true;
+        }
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        blocks == 0
+    }
+}

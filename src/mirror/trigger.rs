@@ -96,9 +96,12 @@ pub unsafe extern "C-unwind" fn shadowpart_mark(fcinfo: pg_sys::FunctionCallInfo
     unsafe {
         let data = trigger_data(fcinfo);
         let trigger = (*data).tg_trigger;
-        if (*trigger).tgnargs > 0 {
-            let pair = CStr::from_ptr(*(*trigger).tgargs).to_str().ok().and_then(|t| t.parse().ok());
-            stale::mark(pair.unwrap_or(0), c"a side was truncated");
+        let number = |i: usize| {
+            CStr::from_ptr(*(*trigger).tgargs.add(i)).to_str().ok().and_then(|t| t.parse::<i64>().ok()).unwrap_or(0)
+        };
+        // TRUNCATE of the whole table empties both sides, which stay equal.
+        if (*trigger).tgnargs > 1 && !stale::is_empty(pg_sys::Oid::from(number(1) as u32)) {
+            stale::mark(number(0), c"a side was truncated");
         }
         pg_sys::Datum::from(0)
     }

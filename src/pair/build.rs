@@ -20,12 +20,12 @@ pub fn capture(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
         "UPDATE shadowpart.pair SET shadow_relid = $2, delta_relid = $3, blocks_done = 0, rows_done = 0,
                 bytes_done = 0,
                 blocks_total = pg_catalog.pg_relation_size($4) / pg_catalog.current_setting('block_size')::bigint,
-                rows_total = (SELECT greatest(reltuples, 0)::bigint FROM pg_catalog.pg_class WHERE oid = $4)
+                rows_total = $5
           WHERE id = $1",
-        &[pair.id.into(), relid.into(), pair.delta.into(), pair.primary.into()],
+        &[pair.id.into(), relid.into(), pair.delta.into(), pair.primary.into(), estimated_rows(shadow, pair)?.into()],
     )?;
-    trigger::mark(pair, pair.primary)?;
-    trigger::mark(pair, relid)?;
+    trigger::mark(pair, pair.primary, relid)?;
+    trigger::mark(pair, relid, pair.primary)?;
     trigger::capture(shadow, pair)?;
     pair.enter("copy")
 }
@@ -186,4 +186,15 @@ fn create_delta(pair: &Pair) -> Result<pg_sys::Oid> {
     sql::execute(&format!("CREATE {}TABLE {name} ({columns})", if unlogged { "UNLOGGED " } else { "" }), &[])?;
     sql::execute(&format!("ALTER EXTENSION shadowpart ADD TABLE {name}"), &[])?;
     Ok(sql::value::<pg_sys::Oid>("SELECT $1::regclass::oid", &[name.as_str().into()])?.unwrap_or(pg_sys::InvalidOid))
+}
+
+/// How many rows the planner expects the members to have in the primary.
+fn estimated_rows(shadow: &Shadow, pair: &Pair) -> Result<Option<i64>> {
+    let column = super::members::column(pair.primary, &shadow.entity_column)?;
+    let test = column.is_member("t", shadow.entities.as_deref())?;
+    let plan = sql::value::<pgrx::datum::Json>(
+        &format!("EXPLAIN (FORMAT JSON) SELECT FROM ONLY {} t WHERE {test}", sql::relation(pair.primary)?),
+        &[],
+    )?;
+    Ok(plan.and_then(|plan| plan.0[0]["Plan"]["Plan Rows"].as_f64()).map(|rows| rows as i64))
 }

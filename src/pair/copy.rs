@@ -15,6 +15,14 @@ const BATCH: usize = 512;
 /// Blocks read in one transaction: 32 MB of the primary at the usual block size.
 const CHUNK_BLOCKS: i64 = 4096;
 
+/// Blocks of one chunk: with a rate limit, about a quarter of a second's worth.
+fn chunk_blocks() -> i64 {
+    match i64::from(crate::guc::COPY_RATE_LIMIT_KB.get()) {
+        0 => CHUNK_BLOCKS,
+        limit => (limit * 1024 / 4 / i64::from(pg_sys::BLCKSZ)).clamp(8, CHUNK_BLOCKS),
+    }
+}
+
 /// Blocks of the primary that may hold members.
 pub enum Blocks {
     All,
@@ -182,15 +190,16 @@ pub fn walk(
         let total = i64::from(pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM));
         let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
         let mut block = start;
+        let limit = chunk_blocks();
         let mut read = 0;
-        while block < total && read < CHUNK_BLOCKS {
+        while block < total && read < limit {
             if !blocks.contains(block) {
                 block += 1;
                 continue;
             }
             // A run of blocks that count is one scan.
             let mut end = block + 1;
-            while end < total && end - block < CHUNK_BLOCKS - read && blocks.contains(end) {
+            while end < total && end - block < limit - read && blocks.contains(end) {
                 end += 1;
             }
             let mut low = tid(block, 1);

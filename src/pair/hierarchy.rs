@@ -51,10 +51,81 @@ fn known_to_hold(relid: pg_sys::Oid, name: &str, expression: &str) -> Result<()>
         "UPDATE pg_catalog.pg_constraint SET convalidated = true WHERE conrelid = $1 AND conname = $2",
         &[relid.into(), name.into()],
     )?;
+    // SAFETY: makes the change visible to the statements that follow; the constraint is ours.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        forget_hash_collation(relid, name)?;
+    }
     trigger::invalidate(relid);
-    // SAFETY: makes the change visible to the statements that follow.
+    // SAFETY: as above.
     unsafe { pg_sys::CommandCounterIncrement() };
     Ok(())
+}
+
+/// Makes the call of `satisfies_hash_partition` in a CHECK constraint the one that PostgreSQL makes for a
+/// HASH partition: without an input collation, which the parser gives it where the key is text. ATTACH
+/// compares the two node by node, and would scan every row if they differed.
+unsafe fn forget_hash_collation(relid: pg_sys::Oid, name: &str) -> Result<()> {
+    // SAFETY: an update of one row of pg_constraint, of a constraint made in this transaction.
+    unsafe {
+        let oid = sql::value::<pg_sys::Oid>(
+            "SELECT oid FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND conname = $2",
+            &[relid.into(), name.into()],
+        )?
+        .unwrap_or(pg_sys::InvalidOid);
+        let cache = pg_sys::SysCacheIdentifier::CONSTROID as i32;
+        let tuple = pg_sys::SearchSysCacheCopy(
+            cache,
+            oid.into(),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+        );
+        if tuple.is_null() {
+            return Ok(());
+        }
+        // pg_constraint, which pgrx's bindings leave out.
+        let catalog_oid = pg_sys::Oid::from(2606);
+        let column = pg_sys::get_attnum(catalog_oid, c"conbin".as_ptr()) as usize - 1;
+        let mut null = false;
+        let datum = pg_sys::SysCacheGetAttr(cache, tuple, column as i16 + 1, &mut null);
+        if null {
+            return Ok(());
+        }
+        let text = std::ffi::CStr::from_ptr(pg_sys::text_to_cstring(datum.cast_mut_ptr())).to_string_lossy();
+        let function = format!(":funcid {} ", u32::from(pg_sys::F_SATISFIES_HASH_PARTITION));
+        let mut changed = String::with_capacity(text.len());
+        let mut rest = text.as_ref();
+        while let Some(at) = rest.find(&function) {
+            let (before, call) = rest.split_at(at);
+            let Some(start) = call.find(":inputcollid ") else { break };
+            let start = start + ":inputcollid ".len();
+            let digits = call[start..].bytes().take_while(u8::is_ascii_digit).count();
+            changed.push_str(before);
+            changed.push_str(&call[..start]);
+            changed.push('0');
+            rest = &call[start + digits..];
+        }
+        changed.push_str(rest);
+        let changed = std::ffi::CString::new(changed).unwrap_or_default();
+        let catalog = pg_sys::table_open(catalog_oid, pg_sys::RowExclusiveLock as i32);
+        let columns = (*(*catalog).rd_att).natts as usize;
+        let mut values = vec![pg_sys::Datum::from(0); columns];
+        let mut nulls = vec![false; columns];
+        let mut replace = vec![false; columns];
+        values[column] = pg_sys::Datum::from(pg_sys::cstring_to_text(changed.as_ptr()));
+        replace[column] = true;
+        let new = pg_sys::heap_modify_tuple(
+            tuple,
+            (*catalog).rd_att,
+            values.as_mut_ptr(),
+            nulls.as_mut_ptr(),
+            replace.as_mut_ptr(),
+        );
+        pg_sys::CatalogTupleUpdate(catalog, &mut (*new).t_self, new);
+        pg_sys::table_close(catalog, pg_sys::RowExclusiveLock as i32);
+        Ok(())
+    }
 }
 
 /// Runs `work` while the DEFAULT partition of `parent` is out of sight of DDL.

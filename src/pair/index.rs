@@ -12,6 +12,8 @@ struct Missing {
     constraint: Option<String>,
     clustered: bool,
     comment: Option<String>,
+    /// Statistics targets of expression columns, by column number.
+    targets: Vec<(i16, i32)>,
 }
 
 /// Builds the next missing index; false when there was none left.
@@ -32,6 +34,9 @@ pub fn build_next(shadow: &Shadow, pair: &Pair) -> Result<bool> {
     let index = format!("{}.{}", sql::ident(&schema), sql::ident(&missing.name));
     if missing.clustered {
         sql::execute(&format!("ALTER TABLE {table} CLUSTER ON {}", sql::ident(&missing.name)), &[])?;
+    }
+    for (column, target) in &missing.targets {
+        sql::execute(&format!("ALTER INDEX {index} ALTER COLUMN {column} SET STATISTICS {target}"), &[])?;
     }
     if let Some(comment) = &missing.comment {
         sql::execute(&format!("COMMENT ON INDEX {index} IS {}", sql::literal(comment)), &[])?;
@@ -61,7 +66,7 @@ fn next_missing(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<Option<M
         &[pair.primary.into(), have.into()],
         |row| {
             Ok((
-                row.get::<String>(2)?.unwrap_or_default(),
+                row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid),
                 row.get::<String>(3)?.unwrap_or_default(),
                 row.get::<String>(4)?.unwrap_or_default(),
                 row.get::<String>(5)?,
@@ -71,9 +76,14 @@ fn next_missing(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<Option<M
             ))
         },
     )?;
-    let Some((_, definition, head, constraint, clustered, comment, unique)) = rows.into_iter().next() else {
+    let Some((source, definition, head, constraint, clustered, comment, unique)) = rows.into_iter().next() else {
         return Ok(None);
     };
+    let targets = sql::query(
+        "SELECT attnum, attstattarget::int FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attstattarget >= 0",
+        &[source.into()],
+        |row| Ok((row.get::<i16>(1)?.unwrap_or(0), row.get::<i32>(2)?.unwrap_or(0))),
+    )?;
     let (_, name) = build::name_beside(relid, &format!("_i{}", have + 1))?;
     let tail = definition.strip_prefix(head.as_str()).unwrap_or_else(|| {
         error!("shadowpart: index definition \"{definition}\" does not begin with \"{head}\"")
@@ -88,6 +98,7 @@ fn next_missing(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<Option<M
         constraint,
         clustered,
         comment,
+        targets,
     }))
 }
 

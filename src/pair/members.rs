@@ -39,6 +39,7 @@ pub fn column(relation: pg_sys::Oid, name: &str) -> Result<Column> {
             PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
             format!("column \"{name}\" has type {base_type}, which has no btree equality"),
         )
+        .detail("Partitions and their rows are told apart by equality.")
         .hint("An entity column needs a type whose values can be compared and sorted.")
     })?;
     Ok(Column { name: name.to_owned(), base_type, equal })

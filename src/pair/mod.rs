@@ -152,6 +152,7 @@ fn missing(what: &str, pair: i64) -> Error {
 
 pub fn no_such_shadow(id: i64) -> Error {
     Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("shadow {id} does not exist"))
+        .detail("No shadow of this database has, or had, this id.")
         .hint("SELECT id, relation, state FROM shadow_status lists the shadows.")
 }
 

@@ -37,14 +37,15 @@ impl Kind {
 }
 
 /// Marks a leaf for the planner; fires on TRUNCATE.
-pub fn mark(pair: &Pair, relid: pg_sys::Oid) -> Result<()> {
+pub fn mark(pair: &Pair, relid: pg_sys::Oid, other: pg_sys::Oid) -> Result<()> {
     let name = format!("{}t", Kind::Mark.prefix(pair));
     sql::execute(
         &format!(
-            "CREATE TRIGGER {} AFTER TRUNCATE ON {} FOR EACH STATEMENT EXECUTE FUNCTION shadowpart.mark('{}')",
+            "CREATE TRIGGER {} AFTER TRUNCATE ON {} FOR EACH STATEMENT EXECUTE FUNCTION shadowpart.mark('{}', '{}')",
             sql::ident(&name),
             sql::relation(relid)?,
-            pair.id
+            pair.id,
+            other.to_u32()
         ),
         &[],
     )?;

@@ -45,7 +45,7 @@ pub fn differences(shadow: &Shadow, pair: &Pair, limit: i64) -> Result<Vec<Diffe
                 CASE WHEN m.{key} IS NULL THEN 'missing' WHEN o.{key} IS NULL THEN 'extra' ELSE 'different' END
            FROM (SELECT * FROM ONLY {owner_table} t WHERE {members}) o
            FULL JOIN (SELECT * FROM ONLY {mirror_table} t WHERE {members}) m ON {join}
-          WHERE m.{key} IS NULL OR o.{key} IS NULL OR NOT (ROW({o}) OPERATOR(pg_catalog.*=) ROW({m}))
+          WHERE m.{key} IS NULL OR o.{key} IS NULL OR NOT (ROW({o})::record OPERATOR(pg_catalog.*=) ROW({m})::record)
           LIMIT {limit}",
         key = keys[0],
         members = column.is_member("t", entities)?,

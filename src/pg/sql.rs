@@ -16,14 +16,21 @@ pub fn query<T>(
     args: &[DatumWithOid<'_>],
     mut row: impl FnMut(&SpiHeapTupleData<'_>) -> std::result::Result<T, pgrx::spi::Error>,
 ) -> Result<Vec<T>> {
-    Ok(Spi::connect_mut(|client| {
-        let table = client.update(sql, None, args)?;
+    // Writing SPI takes a transaction id: polls would burn them, and a standby has none. A transaction
+    // that has none has written nothing either, so its snapshot shows all that there is to see.
+    // SAFETY: a plain read of this transaction's state.
+    let nothing_written = unsafe { pg_sys::GetTopTransactionIdIfAny() } == pg_sys::InvalidTransactionId;
+    let mut collect = |table: pgrx::spi::SpiTupleTable<'_>| {
         let mut rows = Vec::with_capacity(table.len());
         for tuple in table {
             rows.push(row(&tuple)?);
         }
         Ok::<_, pgrx::spi::Error>(rows)
-    })?)
+    };
+    if nothing_written && sql.trim_start().starts_with("SELECT") {
+        return Ok(Spi::connect(|client| collect(client.select(sql, None, args)?))?);
+    }
+    Ok(Spi::connect_mut(|client| collect(client.update(sql, None, args)?))?)
 }
 
 /// The first column of the first row, if there is one and it is not NULL.

@@ -153,6 +153,18 @@ unsafe fn strip_info(statement: *mut pg_sys::PlannedStmt, info: *mut pg_sys::Par
                 let level: *mut pg_sys::PartitionedRelPruneInfo = nth(levels, k);
                 let rte: *mut pg_sys::RangeTblEntry = nth((*statement).rtable, (*level).rtindex as usize - 1);
                 if is_noted((*rte).relid, from) {
+                    // From 18 on the executor opens a result relation only if it was not pruned, and takes
+                    // leaves without initial steps to be on the list of those that never are.
+                    #[cfg(feature = "pg18")]
+                    if !(*level).initial_pruning_steps.is_null() {
+                        for part in 0..(*level).nparts as usize {
+                            let leaf = *(*level).leafpart_rti_map.add(part);
+                            if leaf != 0 {
+                                (*statement).unprunableRelids =
+                                    pg_sys::bms_add_member((*statement).unprunableRelids, leaf);
+                            }
+                        }
+                    }
                     (*level).initial_pruning_steps = std::ptr::null_mut();
                     (*level).exec_pruning_steps = std::ptr::null_mut();
                 }
