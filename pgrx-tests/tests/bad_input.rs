@@ -127,11 +127,8 @@ fn only_partitioned_tables_can_be_managed() {
             refused(&mut session, &sql, &[word])?;
         }
         refused(&mut session, "SELECT shadow_manage('mixed', 'tenant')", &[])?;
-        refused(
-            &mut session,
-            "SELECT shadow_manage('orders', 'tenant')",
-            &["already"],
-        )?;
+        // Once more is no mistake.
+        session.run("SELECT shadow_manage('orders', 'tenant')")?;
         let failure = session.failure("SELECT shadow_manage('nothing', 'tenant')")?;
         ensure!(failure.sqlstate == "42P01", "{failure:?}");
         let failure = session.failure("SELECT shadow_manage(12345678::regclass, 'tenant')")?;
