@@ -34,27 +34,32 @@ CREATE FUNCTION shadowpart.request(
     revert_window interval,
     wait boolean
 ) RETURNS bigint
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'request_wrapper';
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'request_wrapper';
 COMMENT ON FUNCTION
     shadowpart.request(text, regclass, text[], boolean, text, text, interval, boolean, interval, boolean) IS
     'Checks a request for a shadow, hands it to a background worker and, if wanted, waits for it.';
 
 CREATE FUNCTION shadowpart.command(command text, id bigint, max_stall interval, wait boolean) RETURNS bigint
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'command_wrapper';
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'command_wrapper';
 COMMENT ON FUNCTION shadowpart.command(text, bigint, interval, boolean) IS
     'Checks a command for an existing shadow, hands it to a background worker and, if wanted, waits for it.';
 
 CREATE FUNCTION shadowpart.manage(relation regclass, entity_column text, colocate_with regclass) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'manage_wrapper';
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'manage_wrapper';
 COMMENT ON FUNCTION shadowpart.manage(regclass, text, regclass) IS 'Checks and registers a managed table.';
 
 CREATE FUNCTION shadowpart.unmanage(relation regclass) RETURNS void
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'unmanage_wrapper';
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'unmanage_wrapper';
 COMMENT ON FUNCTION shadowpart.unmanage(regclass) IS 'Forgets a managed table.';
 
 CREATE FUNCTION shadowpart.differences(id bigint)
     RETURNS TABLE (partition regclass, key jsonb, difference text)
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'differences_wrapper';
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'differences_wrapper';
 COMMENT ON FUNCTION shadowpart.differences(bigint) IS 'Rows that differ between the sides of the pairs of a shadow.';
 
 CREATE FUNCTION shadowpart.route(relation regclass, entities text[])
@@ -67,16 +72,17 @@ CREATE FUNCTION shadowpart.route(relation regclass, entities text[])
         shadow_tablespace text,
         state text
     )
-    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'route_wrapper';
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'route_wrapper';
 COMMENT ON FUNCTION shadowpart.route(regclass, text[]) IS 'Where reads and writes of entities go.';
 
 CREATE FUNCTION shadowpart.delta_rows(delta oid) RETURNS bigint
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$ SELECT pg_catalog.pg_stat_get_live_tuples($1) WHERE $1 IS NOT NULL $$;
 COMMENT ON FUNCTION shadowpart.delta_rows(oid) IS 'Estimated number of changes captured but not yet applied.';
 
 CREATE FUNCTION shadowpart.tree(root oid) RETURNS TABLE (relid oid, level integer, isleaf boolean)
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
         WITH RECURSIVE tree AS (
             SELECT root AS relid, 0 AS level

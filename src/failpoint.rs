@@ -58,9 +58,13 @@ pub const NAMES: &[&str] = &[
 pub fn hit(name: &str) {
     use pgrx::prelude::*;
     debug_assert!(NAMES.contains(&name), "unlisted failpoint {name}");
-    let Some(setting) = crate::guc::FAILPOINT.get() else { return };
+    let Some(setting) = crate::guc::FAILPOINT.get() else {
+        return;
+    };
     let setting = setting.to_string_lossy().into_owned();
-    let Some((wanted, action)) = setting.split_once('=') else { return };
+    let Some((wanted, action)) = setting.split_once('=') else {
+        return;
+    };
     if wanted != name {
         return;
     }
@@ -71,10 +75,17 @@ pub fn hit(name: &str) {
         // SAFETY: ends this process in the ordinary way, exit callbacks included.
         "exit" => unsafe { pg_sys::proc_exit(1) },
         "error" => {
-            ereport!(ERROR, PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("failpoint {name}"));
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("failpoint {name}")
+            );
         }
         other => {
-            if let Some(ms) = other.strip_prefix("sleep:").and_then(|ms| ms.parse::<u64>().ok()) {
+            if let Some(ms) = other
+                .strip_prefix("sleep:")
+                .and_then(|ms| ms.parse::<u64>().ok())
+            {
                 crate::pg::latch::nap(std::time::Duration::from_millis(ms));
             }
         }

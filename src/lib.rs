@@ -22,12 +22,29 @@ mod utility;
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/catalog.sql", name = "catalog", bootstrap);
-extension_sql_file!("../sql/internal.sql", name = "internal", requires = ["catalog"]);
-extension_sql_file!("../sql/manage.sql", name = "manage", requires = ["internal"]);
+extension_sql_file!(
+    "../sql/internal.sql",
+    name = "internal",
+    requires = ["catalog"]
+);
+extension_sql_file!(
+    "../sql/manage.sql",
+    name = "manage",
+    requires = ["internal"]
+);
 extension_sql_file!("../sql/shadow.sql", name = "shadow", requires = ["manage"]);
-extension_sql_file!("../sql/views.sql", name = "views", requires = ["shadow"], finalize);
+extension_sql_file!(
+    "../sql/views.sql",
+    name = "views",
+    requires = ["shadow"],
+    finalize
+);
 #[cfg(feature = "failpoints")]
-extension_sql_file!("../sql/failpoints.sql", name = "failpoints", requires = ["internal"]);
+extension_sql_file!(
+    "../sql/failpoints.sql",
+    name = "failpoints",
+    requires = ["internal"]
+);
 
 /// Called once when the library is loaded; installs settings, shared memory, hooks, the launcher.
 #[allow(non_snake_case)]
@@ -54,6 +71,9 @@ pub mod pg_test {
     pub fn setup(_options: Vec<&str>) {}
 
     pub fn postgresql_conf_options() -> Vec<&'static str> {
-        vec!["shared_preload_libraries = 'shadowpart'", "max_worker_processes = 24"]
+        vec![
+            "shared_preload_libraries = 'shadowpart'",
+            "max_worker_processes = 24",
+        ]
     }
 }

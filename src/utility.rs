@@ -61,9 +61,16 @@ unsafe extern "C-unwind" fn process(
             _ => {}
         }
         match PREVIOUS {
-            Some(previous) => {
-                previous(statement, text, read_only_tree, context, params, environment, dest, completion)
-            }
+            Some(previous) => previous(
+                statement,
+                text,
+                read_only_tree,
+                context,
+                params,
+                environment,
+                dest,
+                completion,
+            ),
             None => raw::standard_ProcessUtility(
                 statement,
                 text,
@@ -80,7 +87,9 @@ unsafe extern "C-unwind" fn process(
 
 /// For a marked leaf, the same COPY of a SELECT; else the statement itself.
 #[pg_guard]
-unsafe extern "C-unwind" fn copy_of_leaf(statement: *mut pg_sys::PlannedStmt) -> *mut pg_sys::PlannedStmt {
+unsafe extern "C-unwind" fn copy_of_leaf(
+    statement: *mut pg_sys::PlannedStmt,
+) -> *mut pg_sys::PlannedStmt {
     // SAFETY: nodes are fresh or copies; the relation is looked up as COPY itself would, and a relation
     // that does not exist is left to COPY to complain about.
     unsafe {
@@ -101,7 +110,8 @@ unsafe extern "C-unwind" fn copy_of_leaf(statement: *mut pg_sys::PlannedStmt) ->
         let mut targets = std::ptr::null_mut();
         for name in columns_of(relid, (*copy).attlist) {
             let column = new_node::<pg_sys::ColumnRef>(pg_sys::NodeTag::T_ColumnRef);
-            (*column).fields = pg_sys::lappend(std::ptr::null_mut(), pg_sys::makeString(name).cast());
+            (*column).fields =
+                pg_sys::lappend(std::ptr::null_mut(), pg_sys::makeString(name).cast());
             (*column).location = -1;
             let target = new_node::<pg_sys::ResTarget>(pg_sys::NodeTag::T_ResTarget);
             (*target).val = column.cast();

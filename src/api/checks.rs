@@ -48,7 +48,12 @@ pub fn table(relid: pg_sys::Oid) -> Result<Table> {
         .detail("Only its own session can see it; a background worker cannot.")
         .hint("Use a permanent or an unlogged table."));
     }
-    Ok(Table { relid, name, kind, is_partition })
+    Ok(Table {
+        relid,
+        name,
+        kind,
+        is_partition,
+    })
 }
 
 /// The caller owns the table, or is a superuser.
@@ -58,7 +63,8 @@ pub fn owner(table: &Table) -> Result<()> {
         #[cfg(any(feature = "pg14", feature = "pg15"))]
         let owns = pg_sys::pg_class_ownercheck(table.relid, pg_sys::GetUserId());
         #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let owns = pg_sys::object_ownercheck(pg_sys::RelationRelationId, table.relid, pg_sys::GetUserId());
+        let owns =
+            pg_sys::object_ownercheck(pg_sys::RelationRelationId, table.relid, pg_sys::GetUserId());
         owns
     };
     if owns {
@@ -81,8 +87,14 @@ pub fn partitioned(table: &Table) -> Result<()> {
             "Plain tables cannot be managed yet; partition the table (by hash of the entity column, for example).",
         ),
         "v" => ("is a view", "Manage the partitioned table below it."),
-        "m" => ("is a materialized view", "Manage the partitioned table below it."),
-        "f" => ("is a foreign table", "Manage a partitioned table on this server."),
+        "m" => (
+            "is a materialized view",
+            "Manage the partitioned table below it.",
+        ),
+        "f" => (
+            "is a foreign table",
+            "Manage a partitioned table on this server.",
+        ),
         "i" | "I" => ("is an index", "Give the name of its table."),
         "S" => ("is a sequence", "Give the name of a partitioned table."),
         _ => ("is not a table", "Give the name of a partitioned table."),
@@ -103,7 +115,12 @@ pub fn entity_column(table: &Table, column: &str) -> Result<()> {
         "SELECT attnotnull, attgenerated <> '' FROM pg_catalog.pg_attribute
           WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped",
         &[table.relid.into(), column.into()],
-        |row| Ok((row.get::<bool>(1)?.unwrap_or(false), row.get::<bool>(2)?.unwrap_or(false))),
+        |row| {
+            Ok((
+                row.get::<bool>(1)?.unwrap_or(false),
+                row.get::<bool>(2)?.unwrap_or(false),
+            ))
+        },
     )?;
     let Some((not_null, generated)) = rows.into_iter().next() else {
         let columns = sql::value::<String>(
@@ -130,7 +147,10 @@ pub fn entity_column(table: &Table, column: &str) -> Result<()> {
     if !not_null {
         return Err(refuse(
             PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-            format!("entity column \"{column}\" of table {} may be NULL", table.name),
+            format!(
+                "entity column \"{column}\" of table {} may be NULL",
+                table.name
+            ),
         )
         .detail("A row without an entity would belong to nobody.")
         .hint(format!(
@@ -164,7 +184,9 @@ pub fn keys(table: &Table, column: &str) -> Result<()> {
                 PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 format!("key \"{index}\" of table {} is deferrable", table.name),
             )
-            .detail("Rows with the same key may then exist for a while, and could not be told apart.")
+            .detail(
+                "Rows with the same key may then exist for a while, and could not be told apart.",
+            )
             .hint("Make the key NOT DEFERRABLE.")
         } else {
             refuse(
@@ -183,10 +205,15 @@ pub fn keys(table: &Table, column: &str) -> Result<()> {
     some_key.map_err(|_| {
         refuse(
             PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-            format!("table {} has no primary key and no unique key without NULLs", table.name),
+            format!(
+                "table {} has no primary key and no unique key without NULLs",
+                table.name
+            ),
         )
         .detail("Rows are found in the shadow by their key.")
-        .hint(format!("Add a primary key that contains \"{column}\" and the partition columns."))
+        .hint(format!(
+            "Add a primary key that contains \"{column}\" and the partition columns."
+        ))
     })
 }
 
@@ -238,7 +265,10 @@ pub fn local_leaves(table: &Table) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(refuse(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("partition {name} of table {} is a foreign table", table.name),
+            format!(
+                "partition {name} of table {} is a foreign table",
+                table.name
+            ),
         )
         .detail("Shadows on other servers are not supported yet.")
         .hint("Detach the foreign partition.")),
@@ -264,7 +294,10 @@ pub fn managed(table: &Table) -> Result<(pg_sys::Oid, String)> {
                 format!("table {} is not managed", table.name),
             )
             .detail("shadowpart has to know which column names the entity.")
-            .hint(format!("SELECT shadow_manage({}, 'tenant_id') with the column of yours.", sql::literal(&table.name))))
+            .hint(format!(
+                "SELECT shadow_manage({}, 'tenant_id') with the column of yours.",
+                sql::literal(&table.name)
+            )))
         }
     }
 }
@@ -272,22 +305,42 @@ pub fn managed(table: &Table) -> Result<(pg_sys::Oid, String)> {
 /// Entities in the text form that their type gives them; each must be a value of the column's type.
 pub fn entities(root: pg_sys::Oid, column: &str, given: &[Option<String>]) -> Result<Vec<String>> {
     if given.is_empty() {
-        return Err(refuse(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "the list of entities is empty")
-            .detail("There is nothing to move.")
-            .hint("Name at least one entity."));
+        return Err(refuse(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "the list of entities is empty",
+        )
+        .detail("There is nothing to move.")
+        .hint("Name at least one entity."));
     }
     let c = members::column(root, column)?;
     let mut out: Vec<String> = Vec::with_capacity(given.len());
     for entity in given {
         let Some(text) = entity else {
-            return Err(refuse(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "an entity must not be NULL")
-                .detail(format!("Column \"{column}\" has no NULLs, so no row belongs to it."))
-                .hint("Name the entity. For all of one partition give the partition and \"all\" => true."));
+            return Err(refuse(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "an entity must not be NULL",
+            )
+            .detail(format!(
+                "Column \"{column}\" has no NULLs, so no row belongs to it."
+            ))
+            .hint(
+                "Name the entity. For all of one partition give the partition and \"all\" => true.",
+            ));
         };
         let canonical = parse(&c.base_type, text).map_err(|e| {
-            Error::new(e.code(), format!("entity {} is no value of type {}", sql::literal(text), c.base_type))
-                .detail(format!("{}.", capital(&e.message)))
-                .hint(format!("Column \"{column}\" has type {}; give the entity in its text form.", c.base_type))
+            Error::new(
+                e.code(),
+                format!(
+                    "entity {} is no value of type {}",
+                    sql::literal(text),
+                    c.base_type
+                ),
+            )
+            .detail(format!("{}.", capital(&e.message)))
+            .hint(format!(
+                "Column \"{column}\" has type {}; give the entity in its text form.",
+                c.base_type
+            ))
         })?;
         if !out.contains(&canonical) {
             out.push(canonical);
@@ -299,22 +352,31 @@ pub fn entities(root: pg_sys::Oid, column: &str, given: &[Option<String>]) -> Re
 
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
+    chars
+        .next()
+        .map(|c| c.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
 }
 
 /// Reads a value and writes it again, in a subtransaction: input functions raise.
 fn parse(base_type: &str, text: &str) -> Result<String> {
     crate::pg::xact::attempt(|| {
-        Ok(sql::value::<String>(&format!("SELECT ($1::{base_type})::text"), &[text.into()])?.unwrap_or_default())
+        Ok(
+            sql::value::<String>(&format!("SELECT ($1::{base_type})::text"), &[text.into()])?
+                .unwrap_or_default(),
+        )
     })
 }
 
 /// The target exists, and the caller may create there.
 pub fn tablespace(name: Option<&str>) -> Result<String> {
     let Some(name) = name else {
-        return Err(refuse(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "no target given")
-            .detail("A shadow needs a place of its own.")
-            .hint("Add tablespace => 'name'; SELECT spcname FROM pg_tablespace lists them."));
+        return Err(refuse(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            "no target given",
+        )
+        .detail("A shadow needs a place of its own.")
+        .hint("Add tablespace => 'name'; SELECT spcname FROM pg_tablespace lists them."));
     };
     let rows = sql::query(
         "SELECT oid, pg_catalog.has_tablespace_privilege(oid, 'CREATE')
@@ -335,7 +397,10 @@ pub fn tablespace(name: Option<&str>) -> Result<String> {
             format!("permission denied for tablespace \"{name}\""),
         )
         .detail("Making a shadow there takes the CREATE privilege on it.")
-        .hint(format!("GRANT CREATE ON TABLESPACE {} TO your role.", sql::ident(name)))),
+        .hint(format!(
+            "GRANT CREATE ON TABLESPACE {} TO your role.",
+            sql::ident(name)
+        ))),
         Some(true) if name == "pg_global" => Err(refuse(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "tablespace \"pg_global\" holds shared catalogs only",
@@ -352,9 +417,12 @@ pub fn not_in_recovery() -> Result<()> {
     if !unsafe { pg_sys::RecoveryInProgress() } {
         return Ok(());
     }
-    Err(refuse(PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION, "cannot make or change shadows on a standby")
-        .detail("The server is in recovery.")
-        .hint("Do it on the primary server; a standby follows."))
+    Err(refuse(
+        PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+        "cannot make or change shadows on a standby",
+    )
+    .detail("The server is in recovery.")
+    .hint("Do it on the primary server; a standby follows."))
 }
 
 /// READ COMMITTED, no lock on the table, not on a standby: the worker would wait for this very
@@ -368,8 +436,19 @@ pub fn transaction(root: Option<pg_sys::Oid>) -> Result<()> {
             PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE,
             "shadows cannot be changed in a REPEATABLE READ or SERIALIZABLE transaction",
         )
-        .detail("Its snapshot is older than the shadow, and the job would have to wait for it to end.")
+        .detail(
+            "Its snapshot is older than the shadow, and the job would have to wait for it to end.",
+        )
         .hint("Call the function in a transaction of its own, with READ COMMITTED."));
+    }
+    // SAFETY: a plain read of this process's state.
+    if unsafe { pg_sys::XactReadOnly } {
+        return Err(refuse(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            "shadows cannot be changed in a read-only transaction",
+        )
+        .detail("The transaction is READ ONLY.")
+        .hint("Call the function in a transaction of its own that may write."));
     }
     let Some(root) = root else { return Ok(()) };
     let held = sql::value::<String>(
@@ -384,7 +463,9 @@ pub fn transaction(root: Option<pg_sys::Oid>) -> Result<()> {
             PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
             "this transaction already holds a lock on the table",
         )
-        .detail(format!("It has {mode} on it or one of its partitions; the job would wait for this transaction."))
+        .detail(format!(
+            "It has {mode} on it or one of its partitions; the job would wait for this transaction."
+        ))
         .hint("Commit first, and call the function in a transaction of its own.")),
     }
 }

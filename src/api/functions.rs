@@ -19,7 +19,9 @@ fn or_raise<T>(outcome: Result<T>) -> T {
 /// One value as a list of one, an array as the list of its elements, in text form.
 #[pg_extern(sql = false)]
 fn entities_of(entity: Option<AnyElement>) -> Vec<Option<String>> {
-    let Some(entity) = entity else { return vec![None] };
+    let Some(entity) = entity else {
+        return vec![None];
+    };
     // SAFETY: the type's own output function; arrays are taken apart by their element type.
     unsafe {
         let typid = pg_sys::getBaseType(entity.oid());
@@ -29,7 +31,11 @@ fn entities_of(entity: Option<AnyElement>) -> Vec<Option<String>> {
             let mut is_varlena = false;
             pg_sys::getTypeOutputInfo(typid, &mut function, &mut is_varlena);
             let text = pg_sys::OidOutputFunctionCall(function, datum);
-            Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
+            Some(
+                std::ffi::CStr::from_ptr(text)
+                    .to_string_lossy()
+                    .into_owned(),
+            )
         };
         if element == pg_sys::InvalidOid {
             return vec![output(typid, entity.datum())];
@@ -50,7 +56,15 @@ fn entities_of(entity: Option<AnyElement>) -> Vec<Option<String>> {
             &mut nulls,
             &mut count,
         );
-        (0..count as usize).map(|i| if *nulls.add(i) { None } else { output(element, *values.add(i)) }).collect()
+        (0..count as usize)
+            .map(|i| {
+                if *nulls.add(i) {
+                    None
+                } else {
+                    output(element, *values.add(i))
+                }
+            })
+            .collect()
     }
 }
 
@@ -62,9 +76,12 @@ fn seconds(interval: &Interval, what: &str) -> Result<f64> {
     )?
     .unwrap_or(0.0);
     if text < 0.0 && text != -1.0 {
-        return Err(Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("{what} must not be negative"))
-            .detail(format!("It is {text} s."))
-            .hint("Give an interval such as '50 ms' or '10 min'."));
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{what} must not be negative"),
+        )
+        .detail(format!("It is {text} s."))
+        .hint("Give an interval such as '50 ms' or '10 min'."));
     }
     Ok(text)
 }
@@ -79,7 +96,9 @@ fn stall_ms(max_stall: Option<&Interval>) -> Result<Option<i32>> {
                     "max_stall must be between 1 ms and 1 minute",
                 )
                 .detail(format!("It is {ms} ms."))
-                .hint("It bounds how long writers may be held up; some ten milliseconds are usual."));
+                .hint(
+                    "It bounds how long writers may be held up; some ten milliseconds are usual.",
+                ));
             }
             Ok(ms as i32)
         })
@@ -107,9 +126,12 @@ fn request(
         checks::transaction(None)?;
         checks::no_server(server.as_deref())?;
         let relid = relation.ok_or_else(|| {
-            Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, "relation must not be NULL")
-                .detail("There is no table to work on.")
-                .hint("Give the name of a managed table.")
+            Error::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "relation must not be NULL",
+            )
+            .detail("There is no table to work on.")
+            .hint("Give the name of a managed table.")
         })?;
         let table = checks::table(relid)?;
         checks::owner(&table)?;
@@ -188,7 +210,12 @@ fn scope(
 }
 
 #[pg_extern(sql = false)]
-fn command(command: &str, id: Option<i64>, max_stall: Option<Interval>, wait: Option<bool>) -> Option<i64> {
+fn command(
+    command: &str,
+    id: Option<i64>,
+    max_stall: Option<Interval>,
+    wait: Option<bool>,
+) -> Option<i64> {
     let wait = wait.unwrap_or(true);
     let wanted = match command {
         "swap" => Goal::Migrated,
@@ -198,11 +225,17 @@ fn command(command: &str, id: Option<i64>, max_stall: Option<Interval>, wait: Op
         _ => Goal::Cancelled,
     };
     let id = id.unwrap_or(0);
+    if wanted == Goal::Cancelled && or_raise(has_ended(id)) {
+        return None;
+    }
     let request = or_raise((|| {
         require_preload()?;
         checks::transaction(None)?;
         let root = as_superuser(|| {
-            sql::value::<pg_sys::Oid>("SELECT relation FROM shadowpart.shadow WHERE id = $1", &[id.into()])
+            sql::value::<pg_sys::Oid>(
+                "SELECT relation FROM shadowpart.shadow WHERE id = $1",
+                &[id.into()],
+            )
         })?
         .ok_or_else(|| crate::pair::no_such_shadow(id))?;
         checks::owner(&checks::table(root)?)?;
@@ -232,15 +265,36 @@ fn command(command: &str, id: Option<i64>, max_stall: Option<Interval>, wait: Op
     Some(id)
 }
 
+/// Whether a shadow has come to its end, so that there is nothing to cancel.
+fn has_ended(id: i64) -> Result<bool> {
+    require_preload()?;
+    let ended = as_superuser(|| {
+        sql::value::<bool>(
+            "SELECT state IN ('finalized', 'dropped', 'failed', 'cancelled') FROM shadowpart.shadow WHERE id = $1",
+            &[id.into()],
+        )
+    })?;
+    Ok(ended == Some(true))
+}
+
 #[pg_extern(sql = false)]
-fn manage(relation: Option<pg_sys::Oid>, entity_column: Option<String>, colocate_with: Option<pg_sys::Oid>) {
+fn manage(
+    relation: Option<pg_sys::Oid>,
+    entity_column: Option<String>,
+    colocate_with: Option<pg_sys::Oid>,
+) {
     or_raise((|| {
         require_preload()?;
         checks::not_in_recovery()?;
         let missing = |what: &str| {
-            Error::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{what} must not be NULL"))
-                .detail("A managed table needs a table and the column that names the entity of each row.")
-                .hint("SELECT shadow_manage('orders', 'tenant_id')")
+            Error::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                format!("{what} must not be NULL"),
+            )
+            .detail(
+                "A managed table needs a table and the column that names the entity of each row.",
+            )
+            .hint("SELECT shadow_manage('orders', 'tenant_id')")
         };
         let table = checks::table(relation.ok_or_else(|| missing("relation"))?)?;
         let column = entity_column.ok_or_else(|| missing("entity_column"))?;
@@ -289,9 +343,12 @@ fn manage(relation: Option<pg_sys::Oid>, entity_column: Option<String>, colocate
 }
 
 fn has_shadows(table: &checks::Table) -> Error {
-    Error::new(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, format!("table {} has live shadows", table.name))
-        .detail("They depend on what the table is managed as.")
-        .hint("SELECT id, state FROM shadow_status lists them; finalize, revert or drop them first.")
+    Error::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+        format!("table {} has live shadows", table.name),
+    )
+    .detail("They depend on what the table is managed as.")
+    .hint("SELECT id, state FROM shadow_status lists them; finalize, revert or drop them first.")
 }
 
 #[pg_extern(sql = false)]
@@ -311,7 +368,10 @@ fn unmanage(relation: Option<pg_sys::Oid>) {
             if live == Some(true) {
                 return Err(has_shadows(&table));
             }
-            sql::execute("DELETE FROM shadowpart.managed WHERE relation = $1", &[root.into()])?;
+            sql::execute(
+                "DELETE FROM shadowpart.managed WHERE relation = $1",
+                &[root.into()],
+            )?;
             Ok(())
         })
     })());

@@ -18,7 +18,14 @@ const DIFFERENCES_MAX: i64 = 10_000;
 #[pg_extern(sql = false)]
 fn differences(
     id: i64,
-) -> TableIterator<'static, (name!(partition, pg_sys::Oid), name!(key, JsonB), name!(difference, String))> {
+) -> TableIterator<
+    'static,
+    (
+        name!(partition, pg_sys::Oid),
+        name!(key, JsonB),
+        name!(difference, String),
+    ),
+> {
     let rows = or_raise((|| {
         require_preload()?;
         let (shadow, pairs) = as_superuser(|| {
@@ -41,7 +48,9 @@ fn differences(
         // One snapshot for all pairs, newer than anything that the transaction may have.
         swap::fresh_snapshot(|| {
             for p in &pairs {
-                rows.extend(as_superuser(|| verify::differences(&shadow, p, DIFFERENCES_MAX))?);
+                rows.extend(as_superuser(|| {
+                    verify::differences(&shadow, p, DIFFERENCES_MAX)
+                })?);
             }
             Ok(())
         })?;
@@ -80,8 +89,10 @@ fn route(
     let rows = or_raise((|| {
         require_preload()?;
         let table = checks::table(relation)?;
-        let allowed =
-            sql::value::<bool>("SELECT pg_catalog.has_table_privilege($1, 'SELECT')", &[relation.into()])?;
+        let allowed = sql::value::<bool>(
+            "SELECT pg_catalog.has_table_privilege($1, 'SELECT')",
+            &[relation.into()],
+        )?;
         if allowed != Some(true) {
             checks::owner(&table)?;
         }
@@ -111,14 +122,28 @@ fn describe(entity: &str, leaf: pg_sys::Oid) -> Result<Route> {
             AND s.state NOT IN ('finalized', 'dropped', 'failed', 'cancelled')
           ORDER BY s.id DESC LIMIT 1",
         &[leaf.into(), entity.into()],
-        |row| Ok((row.get::<i64>(1)?, row.get::<pg_sys::Oid>(2)?, row.get::<String>(3)?)),
+        |row| {
+            Ok((
+                row.get::<i64>(1)?,
+                row.get::<pg_sys::Oid>(2)?,
+                row.get::<String>(3)?,
+            ))
+        },
     )?;
     let (id, other, state) = rows.into_iter().next().unwrap_or((None, None, None));
     let other_tablespace = match other {
         Some(other) => tablespace_of(other)?,
         None => None,
     };
-    Ok((entity.to_owned(), Some(leaf), tablespace, id, other, other_tablespace, state))
+    Ok((
+        entity.to_owned(),
+        Some(leaf),
+        tablespace,
+        id,
+        other,
+        other_tablespace,
+        state,
+    ))
 }
 
 fn tablespace_of(relid: pg_sys::Oid) -> Result<Option<String>> {

@@ -17,7 +17,12 @@ pub fn accept(handle: u32) -> Option<i64> {
     let outcome = match &request {
         Ok(request) => transaction(|| match request {
             Request::New(new) => create(new),
-            Request::Command { id, goal, max_stall_ms, waiter_pid } => command(*id, goal, *max_stall_ms, *waiter_pid),
+            Request::Command {
+                id,
+                goal,
+                max_stall_ms,
+                waiter_pid,
+            } => command(*id, goal, *max_stall_ms, *waiter_pid),
         }),
         Err(e) => Err(e.clone()),
     };
@@ -45,7 +50,10 @@ pub struct New {
 
 fn create(new: &New) -> Result<Answer> {
     // One request for a table at a time: two for the same entity would else both find nobody there.
-    sql::execute("LOCK TABLE shadowpart.shadow IN SHARE ROW EXCLUSIVE MODE", &[])?;
+    sql::execute(
+        "LOCK TABLE shadowpart.shadow IN SHARE ROW EXCLUSIVE MODE",
+        &[],
+    )?;
     let relation = pg_sys::Oid::from(new.relation);
     if let Some(answer) = reuse(new)? {
         return Ok(answer);
@@ -53,7 +61,11 @@ fn create(new: &New) -> Result<Answer> {
     let (leaves, empty) = leaves(new)?;
     refuse_overlap(new, &leaves)?;
     let leaves = off_target(new, leaves)?;
-    let goal = if new.migrate { Goal::Migrated } else { Goal::Ready };
+    let goal = if new.migrate {
+        Goal::Migrated
+    } else {
+        Goal::Ready
+    };
     let source = sql::value::<String>(
         "SELECT string_agg(DISTINCT coalesce(t.spcname, d.spcname)::text, ', ')
            FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace,
@@ -124,7 +136,12 @@ fn reuse(new: &New) -> Result<Option<Answer>> {
             new.waiter_pid.into(),
         ],
     )?;
-    Ok(Some(Answer { id, notice: Some(format!("shadow {id} stands ready for this already; it is swapped")) }))
+    Ok(Some(Answer {
+        id,
+        notice: Some(format!(
+            "shadow {id} stands ready for this already; it is swapped"
+        )),
+    }))
 }
 
 /// Leaves that hold the entities now, or, when none does, those that could get them; and whether none does.
@@ -140,7 +157,10 @@ fn leaves(new: &New) -> Result<(Vec<pg_sys::Oid>, bool)> {
     for leaf in &candidates {
         let table = sql::relation(*leaf)?;
         let found = pair::as_owner(relation, || {
-            sql::value::<bool>(&format!("SELECT EXISTS (SELECT FROM ONLY {table} t WHERE {test})"), &[])
+            sql::value::<bool>(
+                &format!("SELECT EXISTS (SELECT FROM ONLY {table} t WHERE {test})"),
+                &[],
+            )
         })?;
         if found == Some(true) {
             holding.push(*leaf);
@@ -150,31 +170,30 @@ fn leaves(new: &New) -> Result<(Vec<pg_sys::Oid>, bool)> {
         return Ok((holding, false));
     }
     if new.migrate {
-        return Err(Error::new(PgSqlErrorCode::ERRCODE_NO_DATA_FOUND, "the entity has no rows")
-            .detail(format!(
-                "No partition of the table holds a row whose \"{}\" is {}.",
-                new.entity_column,
-                new.entities.as_deref().unwrap_or_default().join(", ")
-            ))
-            .hint("Check the value. shadow_create() makes a shadow ahead of the first row."));
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            "the entity has no rows",
+        )
+        .detail(format!(
+            "No partition of the table holds a row whose \"{}\" is {}.",
+            new.entity_column,
+            new.entities.as_deref().unwrap_or_default().join(", ")
+        ))
+        .hint("Check the value. shadow_create() makes a shadow ahead of the first row."));
     }
     Ok((candidates, true))
 }
 
 /// Leaves to which rows of the entities can be routed: those that a plan does not prune.
-pub fn routable(relation: pg_sys::Oid, column: &str, entities: Option<&[String]>) -> Result<Vec<pg_sys::Oid>> {
+pub fn routable(
+    relation: pg_sys::Oid,
+    column: &str,
+    entities: Option<&[String]>,
+) -> Result<Vec<pg_sys::Oid>> {
     let test = members::column(relation, column)?.is_member("t", entities)?;
-    let plan = sql::value::<pgrx::datum::Json>(
-        &format!(
-            "EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) SELECT FROM {} t WHERE {test}",
-            sql::relation(relation)?
-        ),
-        &[],
-    )?;
+    let query = format!("SELECT FROM {} t WHERE {test}", sql::relation(relation)?);
     let mut names = Vec::new();
-    if let Some(plan) = plan {
-        relations_in(&plan.0, &mut names);
-    }
+    relations_in(&sql::explain("VERBOSE, COSTS OFF", &query)?, &mut names);
     let mut leaves = Vec::new();
     for (schema, name) in names {
         let oid = sql::value::<pg_sys::Oid>(
@@ -213,8 +232,17 @@ fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid]) -> Result<()> {
                     AND EXISTS (SELECT FROM shadowpart.pair p WHERE p.shadow_id = s.id
                                    AND (p.primary_relid = ANY ($3) OR p.shadow_relid = ANY ($3))))
           LIMIT 1",
-        &[pg_sys::Oid::from(new.relation).into(), new.entities.clone().into(), leaves.to_vec().into()],
-        |row| Ok((row.get::<i64>(1)?.unwrap_or(0), row.get::<String>(2)?.unwrap_or_default())),
+        &[
+            pg_sys::Oid::from(new.relation).into(),
+            new.entities.clone().into(),
+            leaves.to_vec().into(),
+        ],
+        |row| {
+            Ok((
+                row.get::<i64>(1)?.unwrap_or(0),
+                row.get::<String>(2)?.unwrap_or_default(),
+            ))
+        },
     )?;
     match taken.into_iter().next() {
         None => Ok(()),
@@ -276,14 +304,25 @@ pub fn key_columns(leaf: pg_sys::Oid) -> Result<Vec<String>> {
     })
 }
 
-fn command(id: i64, goal: &str, max_stall_ms: Option<i32>, waiter_pid: Option<i32>) -> Result<Answer> {
-    sql::execute("SELECT FROM shadowpart.shadow WHERE id = $1 FOR UPDATE", &[id.into()])?;
+fn command(
+    id: i64,
+    goal: &str,
+    max_stall_ms: Option<i32>,
+    waiter_pid: Option<i32>,
+) -> Result<Answer> {
+    sql::execute(
+        "SELECT FROM shadowpart.shadow WHERE id = $1 FOR UPDATE",
+        &[id.into()],
+    )?;
     let shadow = Shadow::load(id)?;
-    let wanted: Goal = goal
-        .parse()
-        .map_err(|e: lifecycle::UnknownWord| Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string()))?;
+    let wanted: Goal = goal.parse().map_err(|e: lifecycle::UnknownWord| {
+        Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string())
+    })?;
     match lifecycle::command(wanted, shadow.state, shadow.goal) {
-        Ok(None) => Ok(Answer { id, notice: Some(format!("shadow {id} is {} already", shadow.state)) }),
+        Ok(None) => Ok(Answer {
+            id,
+            notice: Some(format!("shadow {id} is {} already", shadow.state)),
+        }),
         Ok(Some(goal)) => {
             if goal == Goal::Ready
                 && shadow.state == State::Migrated
@@ -310,19 +349,26 @@ fn refused(id: i64, shadow: &Shadow, wanted: Goal, refusal: &Refusal) -> Error {
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("shadow {id} has ended"),
         )
-        .detail(format!("Its state is \"{state}\"; nothing can be done to it any more."))
+        .detail(format!(
+            "Its state is \"{state}\"; nothing can be done to it any more."
+        ))
         .hint("Make a new one with shadow_create() or shadow_migrate()."),
         Refusal::Busy => Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
             format!("shadow {id} is busy"),
         )
-        .detail(format!("Its state is \"{state}\" and its goal \"{}\".", shadow.goal))
+        .detail(format!(
+            "Its state is \"{state}\" and its goal \"{}\".",
+            shadow.goal
+        ))
         .hint("Wait until it rests; shadow_progress shows how far it is."),
         Refusal::WrongState { needs } => Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("shadow {id} cannot become {wanted} from where it is"),
         )
-        .detail(format!("Its state is \"{state}\"; this needs one that is {needs}."))
+        .detail(format!(
+            "Its state is \"{state}\"; this needs one that is {needs}."
+        ))
         .hint("shadow_status shows the state of each shadow."),
     }
 }

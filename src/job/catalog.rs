@@ -28,7 +28,10 @@ pub fn announce(id: i64, state: State) -> Result<()> {
 }
 
 pub fn set_goal(id: i64, goal: Goal) -> Result<()> {
-    sql::execute("UPDATE shadowpart.shadow SET goal = $2 WHERE id = $1", &[id.into(), goal.word().into()])?;
+    sql::execute(
+        "UPDATE shadowpart.shadow SET goal = $2 WHERE id = $1",
+        &[id.into(), goal.word().into()],
+    )?;
     Ok(())
 }
 
@@ -70,11 +73,20 @@ pub fn set_error(id: i64, error: &Error) -> Result<()> {
 pub fn record(id: i64, event: &str, took_ms: f64, details: Value) -> Result<()> {
     sql::execute(
         "INSERT INTO shadowpart.event (shadow_id, event, took_ms, details) VALUES ($1, $2, $3, $4)",
-        &[id.into(), event.into(), took_ms.into(), JsonB(details.clone()).into()],
+        &[
+            id.into(),
+            event.into(),
+            took_ms.into(),
+            JsonB(details.clone()).into(),
+        ],
     )?;
     let mut figures = serde_json::Map::new();
     let name = event.replace('-', "_");
-    let key = if matches!(event, "swap" | "revert") { format!("{name}_stall_ms") } else { format!("{name}_ms") };
+    let key = if matches!(event, "swap" | "revert") {
+        format!("{name}_stall_ms")
+    } else {
+        format!("{name}_ms")
+    };
     figures.insert(key, json!(round(took_ms)));
     if let Value::Object(details) = details {
         for (k, v) in details {

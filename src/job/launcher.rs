@@ -28,10 +28,10 @@ pub fn be_interruptible() {
     }
 }
 
-#[cfg(feature = "pg18")]
-use pg_sys::pqsignal_be as pqsignal;
 #[cfg(not(feature = "pg18"))]
 use pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pg_sys::pqsignal_be as pqsignal;
 
 unsafe extern "C-unwind" fn die(signal: i32) {
     // SAFETY: the standard handler.
@@ -90,9 +90,16 @@ fn databases() -> Vec<u32> {
     unsafe {
         pg_sys::StartTransactionCommand();
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
-        let scan =
-            pg_sys::systable_beginscan(relation, pg_sys::InvalidOid, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
+        let relation =
+            pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::InvalidOid,
+            false,
+            std::ptr::null_mut(),
+            0,
+            std::ptr::null_mut(),
+        );
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {
@@ -112,11 +119,24 @@ fn databases() -> Vec<u32> {
 }
 
 fn start(database: u32) -> bool {
-    start_worker("shadowpart scheduler", "shadowpart_scheduler", database, "", 0).is_some()
+    start_worker(
+        "shadowpart scheduler",
+        "shadowpart_scheduler",
+        database,
+        "",
+        0,
+    )
+    .is_some()
 }
 
 /// Starts a worker in a database; `None` when there is no slot for it.
-pub fn start_worker(name: &str, function: &str, database: u32, extra: &str, notify: i32) -> Option<Handle> {
+pub fn start_worker(
+    name: &str,
+    function: &str,
+    database: u32,
+    extra: &str,
+    notify: i32,
+) -> Option<Handle> {
     // SAFETY: a zeroed struct whose strings are filled within their bounds.
     unsafe {
         let mut worker = std::mem::zeroed::<pg_sys::BackgroundWorker>();
@@ -125,13 +145,18 @@ pub fn start_worker(name: &str, function: &str, database: u32, extra: &str, noti
         fill(&mut worker.bgw_library_name, "shadowpart");
         fill(&mut worker.bgw_function_name, function);
         fill(&mut worker.bgw_extra, extra);
-        worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
+        worker.bgw_flags =
+            (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
         worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
         worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
         worker.bgw_main_arg = pg_sys::Datum::from(database);
         worker.bgw_notify_pid = notify;
         let mut handle = std::ptr::null_mut();
-        if pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) { Some(Handle(handle)) } else { None }
+        if pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle) {
+            Some(Handle(handle))
+        } else {
+            None
+        }
     }
 }
 
@@ -143,7 +168,10 @@ impl Handle {
     pub fn has_ended(&self) -> bool {
         let mut pid = 0;
         // SAFETY: a handle from RegisterDynamicBackgroundWorker.
-        unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) == pg_sys::BgwHandleStatus::BGWH_STOPPED }
+        unsafe {
+            pg_sys::GetBackgroundWorkerPid(self.0, &mut pid)
+                == pg_sys::BgwHandleStatus::BGWH_STOPPED
+        }
     }
 }
 
@@ -157,6 +185,8 @@ fn fill(field: &mut [std::ffi::c_char], text: &str) {
 pub fn extra() -> String {
     // SAFETY: MyBgworkerEntry belongs to this process; the text is NUL-terminated.
     unsafe {
-        std::ffi::CStr::from_ptr((*pg_sys::MyBgworkerEntry).bgw_extra.as_ptr()).to_string_lossy().into_owned()
+        std::ffi::CStr::from_ptr((*pg_sys::MyBgworkerEntry).bgw_extra.as_ptr())
+            .to_string_lossy()
+            .into_owned()
     }
 }

@@ -15,7 +15,12 @@ use std::time::Duration;
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Request {
     New(New),
-    Command { id: i64, goal: String, max_stall_ms: Option<i32>, waiter_pid: Option<i32> },
+    Command {
+        id: i64,
+        goal: String,
+        max_stall_ms: Option<i32>,
+        waiter_pid: Option<i32>,
+    },
 }
 
 /// What it answers when the request is committed.
@@ -51,7 +56,11 @@ impl Mail {
         unsafe {
             let segment = pg_sys::dsm_create(size_of::<Head>() + text.len() + ANSWER_BYTES, 0);
             let head = pg_sys::dsm_segment_address(segment).cast::<Head>();
-            head.write(Head { status: AtomicU32::new(PENDING), request_len: text.len() as u32, answer_len: 0 });
+            head.write(Head {
+                status: AtomicU32::new(PENDING),
+                request_len: text.len() as u32,
+                answer_len: 0,
+            });
             std::ptr::copy_nonoverlapping(text.as_ptr(), head.add(1).cast::<u8>(), text.len());
             Ok(Mail { segment })
         }
@@ -90,7 +99,10 @@ impl Mail {
     pub fn answer(&self, outcome: Result<Answer>) {
         let mut text = serde_json::to_vec(&outcome).unwrap_or_default();
         if text.len() > ANSWER_BYTES {
-            let short = Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, "an error too long to be passed on");
+            let short = Error::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                "an error too long to be passed on",
+            );
             text = serde_json::to_vec(&Err::<Answer, _>(short)).unwrap_or_default();
         }
         // SAFETY: room for ANSWER_BYTES follows the request; the status is written last.
@@ -111,21 +123,31 @@ impl Mail {
                 return None;
             }
             let text = self.bytes(head.request_len as usize, head.answer_len as usize);
-            Some(serde_json::from_slice::<Result<Answer>>(text).unwrap_or_else(|e| Err(internal(e))))
+            Some(
+                serde_json::from_slice::<Result<Answer>>(text).unwrap_or_else(|e| Err(internal(e))),
+            )
         }
     }
 }
 
 fn internal(e: serde_json::Error) -> Error {
-    Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("shadowpart request: {e}"))
+    Error::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("shadowpart request: {e}"),
+    )
 }
 
 /// Hands a request to a worker of its own and waits until it is committed or refused.
 pub fn submit(request: &Request) -> Result<Answer> {
     let mail = Mail::send(request)?;
     // SAFETY: plain reads of this process's own state.
-    let (database, pid, handle) =
-        unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::MyProcPid, pg_sys::dsm_segment_handle(mail.segment)) };
+    let (database, pid, handle) = unsafe {
+        (
+            pg_sys::MyDatabaseId.to_u32(),
+            pg_sys::MyProcPid,
+            pg_sys::dsm_segment_handle(mail.segment),
+        )
+    };
     let worker = launcher::start_worker(
         "shadowpart job",
         "shadowpart_worker",
@@ -180,8 +202,14 @@ fn look(id: i64) -> Result<Seen> {
                 &[id.into()],
                 |row| {
                     Ok(Seen {
-                        state: row.get::<String>(1)?.and_then(|t| t.parse().ok()).unwrap_or(State::Failed),
-                        goal: row.get::<String>(2)?.and_then(|t| t.parse().ok()).unwrap_or(Goal::Failed),
+                        state: row
+                            .get::<String>(1)?
+                            .and_then(|t| t.parse().ok())
+                            .unwrap_or(State::Failed),
+                        goal: row
+                            .get::<String>(2)?
+                            .and_then(|t| t.parse().ok())
+                            .unwrap_or(Goal::Failed),
                         phase: row.get::<String>(3)?,
                         error: row
                             .get::<pgrx::datum::JsonB>(4)?
@@ -192,7 +220,9 @@ fn look(id: i64) -> Result<Seen> {
             )
         })
     })?;
-    rows.into_iter().next().ok_or_else(|| crate::pair::no_such_shadow(id))
+    rows.into_iter()
+        .next()
+        .ok_or_else(|| crate::pair::no_such_shadow(id))
 }
 
 /// Waits until a shadow is where it was wanted, with a NOTICE for each phase. Whoever cancels the waiting
@@ -221,7 +251,10 @@ fn wait_loop(id: i64, wanted: Goal) -> Result<()> {
             pause = Duration::from_millis(2);
         }
         if seen.waiting.is_some() && seen.waiting != waiting_shown {
-            notice!("shadow {id}: waits for process {}", seen.waiting.as_deref().unwrap_or("?"));
+            notice!(
+                "shadow {id}: waits for process {}",
+                seen.waiting.as_deref().unwrap_or("?")
+            );
             waiting_shown = seen.waiting.clone();
         }
         if let Some(outcome) = arrived(id, wanted, &seen) {
@@ -237,11 +270,16 @@ fn arrived(id: i64, wanted: Goal, seen: &Seen) -> Option<Result<()>> {
     let there = match wanted {
         Goal::Ready => seen.state == State::Ready,
         // Beyond is as good: with no revert window it goes on by itself.
-        Goal::Migrated => matches!(seen.state, State::Migrated | State::Finalizing | State::Finalized),
+        Goal::Migrated => matches!(
+            seen.state,
+            State::Migrated | State::Finalizing | State::Finalized
+        ),
         Goal::Finalized => seen.state == State::Finalized,
         Goal::Dropped | Goal::Cancelled | Goal::Failed => {
-            matches!(seen.state, State::Dropped | State::Failed | State::Cancelled)
-                || seen.state == State::Ready && seen.goal == Goal::Ready
+            matches!(
+                seen.state,
+                State::Dropped | State::Failed | State::Cancelled
+            ) || seen.state == State::Ready && seen.goal == Goal::Ready
         }
     };
     if there {

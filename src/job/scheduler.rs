@@ -15,7 +15,9 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
     launcher::be_interruptible();
     let database = database.value() as u32;
     // SAFETY: connects as the bootstrap superuser, as the argument allows.
-    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0) };
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
+    };
     shared::release_at_exit();
     if !shared::become_scheduler() {
         return;
@@ -30,7 +32,13 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
                     }
                     if !shared::is_running(id) {
                         let name = format!("shadowpart job {id}");
-                        launcher::start_worker(&name, "shadowpart_worker", database, &format!("id={id}"), 0);
+                        launcher::start_worker(
+                            &name,
+                            "shadowpart_worker",
+                            database,
+                            &format!("id={id}"),
+                            0,
+                        );
                     }
                 }
             }
@@ -80,7 +88,9 @@ fn look() -> Result<Option<Vec<i64>>> {
     let mut watch = false;
     let mut work = Vec::new();
     for (id, state, goal, due, clock) in live {
-        let (Ok(state), Ok(goal)) = (state.parse::<State>(), goal.parse::<Goal>()) else { continue };
+        let (Ok(state), Ok(goal)) = (state.parse::<State>(), goal.parse::<Goal>()) else {
+            continue;
+        };
         if lifecycle::next(state, goal).is_some() {
             watch = true;
             if due {

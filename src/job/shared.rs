@@ -72,14 +72,25 @@ pub enum Refused {
 /// Takes a shadow for this process; given back when the process ends.
 pub fn claim(shadow: i64, max_jobs: usize) -> Result<(), Refused> {
     let mut board = BOARD.exclusive();
-    if board.running.iter().any(|r| r.pid != 0 && r.database == database() && r.shadow == shadow) {
+    if board
+        .running
+        .iter()
+        .any(|r| r.pid != 0 && r.database == database() && r.shadow == shadow)
+    {
         return Err(Refused::Taken);
     }
     if board.running.iter().filter(|r| r.pid != 0).count() >= max_jobs {
         return Err(Refused::Full);
     }
-    let Some(slot) = board.running.iter_mut().find(|r| r.pid == 0) else { return Err(Refused::Full) };
-    *slot = Running { database: database(), shadow, pid: pid(), cancel: false };
+    let Some(slot) = board.running.iter_mut().find(|r| r.pid == 0) else {
+        return Err(Refused::Full);
+    };
+    *slot = Running {
+        database: database(),
+        shadow,
+        pid: pid(),
+        cancel: false,
+    };
     Ok(())
 }
 
@@ -109,7 +120,10 @@ pub fn release_at_exit() {
 /// Whether a worker is at this shadow of this database.
 pub fn is_running(shadow: i64) -> bool {
     let board = BOARD.share();
-    board.running.iter().any(|r| r.pid != 0 && r.database == database() && r.shadow == shadow)
+    board
+        .running
+        .iter()
+        .any(|r| r.pid != 0 && r.database == database() && r.shadow == shadow)
 }
 
 /// How many workers are at work in the cluster.
@@ -122,7 +136,11 @@ pub fn cancel(shadow: i64) -> bool {
     let found = {
         let mut board = BOARD.exclusive();
         let mut found = 0;
-        for r in board.running.iter_mut().filter(|r| r.pid != 0 && r.database == database() && r.shadow == shadow) {
+        for r in board
+            .running
+            .iter_mut()
+            .filter(|r| r.pid != 0 && r.database == database() && r.shadow == shadow)
+        {
             r.cancel = true;
             found = r.pid;
         }
@@ -134,12 +152,21 @@ pub fn cancel(shadow: i64) -> bool {
 
 /// Whether this process has been asked to stop.
 pub fn is_cancelled() -> bool {
-    BOARD.share().running.iter().any(|r| r.pid == pid() && r.cancel)
+    BOARD
+        .share()
+        .running
+        .iter()
+        .any(|r| r.pid == pid() && r.cancel)
 }
 
 /// The request has been acted on.
 pub fn clear_cancel() {
-    for r in BOARD.exclusive().running.iter_mut().filter(|r| r.pid == pid()) {
+    for r in BOARD
+        .exclusive()
+        .running
+        .iter_mut()
+        .filter(|r| r.pid == pid())
+    {
         r.cancel = false;
     }
 }
@@ -164,7 +191,11 @@ pub fn want_scheduler() {
 pub fn wake_scheduler() {
     let found = {
         let board = BOARD.share();
-        board.schedulers.iter().find(|s| s.0 == database()).map(|s| s.1)
+        board
+            .schedulers
+            .iter()
+            .find(|s| s.0 == database())
+            .map(|s| s.1)
     };
     match found {
         Some(pid) if pid != 0 => wake(pid),
@@ -186,7 +217,11 @@ pub fn set_launcher() {
 }
 
 pub fn has_scheduler(db: u32) -> bool {
-    BOARD.share().schedulers.iter().any(|s| s.0 == db && s.1 != 0)
+    BOARD
+        .share()
+        .schedulers
+        .iter()
+        .any(|s| s.0 == db && s.1 != 0)
 }
 
 /// Makes this process the scheduler of its database; false when there is one.

@@ -6,7 +6,9 @@ use super::worker::check_stop;
 use crate::guc;
 use crate::pair::bound::Direction;
 use crate::pair::copy::{self, Blocks};
-use crate::pair::{Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, verify, wait};
+use crate::pair::{
+    Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, verify, wait,
+};
 use crate::pg::error::{Error, Result};
 use crate::pg::latch;
 use crate::pg::xact::{self, ms_since, transaction};
@@ -158,7 +160,9 @@ fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid]) -> Result<f64> {
             .detail(format!(
                 "Transaction {} of process {} began at {}.",
                 first.transaction,
-                first.pid.map_or("none (prepared)".to_owned(), |p| p.to_string()),
+                first
+                    .pid
+                    .map_or("none (prepared)".to_owned(), |p| p.to_string()),
                 first.xact_start.as_deref().unwrap_or("an unknown time")
             ))
             .hint("End it, or raise shadowpart.wait_timeout."));
@@ -174,7 +178,11 @@ fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid]) -> Result<f64> {
 }
 
 fn relations_of(pairs: &[Pair]) -> Vec<pg_sys::Oid> {
-    pairs.iter().flat_map(|p| [Some(p.primary), p.shadow, p.wrapper]).flatten().collect()
+    pairs
+        .iter()
+        .flat_map(|p| [Some(p.primary), p.shadow, p.wrapper])
+        .flatten()
+        .collect()
 }
 
 /// From nothing to a shadow that is equal to its primary in every snapshot.
@@ -190,7 +198,10 @@ fn build_all(shadow: &Shadow) -> Result<()> {
         crate::failpoint!("wait-before");
         let took = wait_for_older(shadow, &relations_of(&all))?;
         transaction(|| {
-            crate::pg::sql::execute("UPDATE shadowpart.shadow SET waited = true WHERE id = $1", &[shadow.id.into()])?;
+            crate::pg::sql::execute(
+                "UPDATE shadowpart.shadow SET waited = true WHERE id = $1",
+                &[shadow.id.into()],
+            )?;
             record(shadow.id, "wait", took, json!({}))
         })?;
         crate::failpoint!("wait-after");
@@ -241,13 +252,21 @@ fn verify_all(shadow: &Shadow, pairs: &[Pair]) -> Result<()> {
                 PgSqlErrorCode::ERRCODE_DATA_CORRUPTED,
                 format!("shadow {} differs from its primary", shadow.id),
             )
-            .detail(format!("The row with key {} is {}.", first.key.0, first.what))
-            .hint("Nothing has been swapped. Please report this with the output of shadow_verify()."));
+            .detail(format!(
+                "The row with key {} is {}.",
+                first.key.0, first.what
+            ))
+            .hint(
+                "Nothing has been swapped. Please report this with the output of shadow_verify().",
+            ));
         }
     }
     let took = ms_since(started);
     transaction(|| {
-        crate::pg::sql::execute("UPDATE shadowpart.shadow SET verified = true WHERE id = $1", &[shadow.id.into()])?;
+        crate::pg::sql::execute(
+            "UPDATE shadowpart.shadow SET verified = true WHERE id = $1",
+            &[shadow.id.into()],
+        )?;
         record(shadow.id, "verify", took, json!({}))
     })
 }
@@ -259,7 +278,9 @@ fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
             "new" => {
                 phase(shadow, "capture")?;
                 crate::failpoint!("capture-before");
-                briefly(shadow, &[pair.primary], || build::capture(shadow, &mut pair.clone()))?;
+                briefly(shadow, &[pair.primary], || {
+                    build::capture(shadow, &mut pair.clone())
+                })?;
                 crate::failpoint!("capture-after");
             }
             "copy" => copy_rows(shadow, &pair)?,
@@ -273,9 +294,15 @@ fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
 }
 
 fn reload(shadow: &Shadow, id: i64) -> Result<Pair> {
-    pairs(shadow)?.into_iter().find(|p| p.id == id).ok_or_else(|| {
-        Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pair {id} has disappeared"))
-    })
+    pairs(shadow)?
+        .into_iter()
+        .find(|p| p.id == id)
+        .ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                format!("pair {id} has disappeared"),
+            )
+        })
 }
 
 /// Naps so that the bytes just moved stay within `shadowpart.copy_rate_limit`.
@@ -317,7 +344,12 @@ fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let took = ms_since(started);
     transaction(|| {
         pair.enter("index")?;
-        record(shadow.id, "copy", took, json!({"rows": rows, "bytes": bytes}))
+        record(
+            shadow.id,
+            "copy",
+            took,
+            json!({"rows": rows, "bytes": bytes}),
+        )
     })
 }
 
@@ -368,7 +400,14 @@ fn join(shadow: &Shadow, pair: &Pair) -> Result<()> {
             })?;
             pair = wrapped;
             crate::failpoint!("wrap-after");
-            transaction(|| record(shadow.id, "wrap", stall.total_ms, json!({"attempts": stall.attempts})))?;
+            transaction(|| {
+                record(
+                    shadow.id,
+                    "wrap",
+                    stall.total_ms,
+                    json!({"attempts": stall.attempts}),
+                )
+            })?;
         }
     }
     phase(shadow, "join")?;
@@ -379,7 +418,14 @@ fn join(shadow: &Shadow, pair: &Pair) -> Result<()> {
         pair.enter("catch-up")
     })?;
     crate::failpoint!("join-after");
-    transaction(|| record(shadow.id, "join", stall.total_ms, json!({"attempts": stall.attempts})))
+    transaction(|| {
+        record(
+            shadow.id,
+            "join",
+            stall.total_ms,
+            json!({"attempts": stall.attempts}),
+        )
+    })
 }
 
 fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
@@ -406,7 +452,12 @@ fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
             let took = ms_since(started);
             return transaction(|| {
                 record(shadow.id, "catch-up", took, json!({"keys": keys}))?;
-                record(shadow.id, "mirror", stall.total_ms, json!({"attempts": stall.attempts}))
+                record(
+                    shadow.id,
+                    "mirror",
+                    stall.total_ms,
+                    json!({"attempts": stall.attempts}),
+                )
             });
         }
     }
@@ -470,7 +521,12 @@ fn give_up_way_back(shadow: &Shadow) -> Result<()> {
     })?;
     crate::failpoint!("finalize-after");
     transaction(|| {
-        record(shadow.id, "finalize", stall.total_ms, json!({"attempts": stall.attempts}))?;
+        record(
+            shadow.id,
+            "finalize",
+            stall.total_ms,
+            json!({"attempts": stall.attempts}),
+        )?;
         catalog::announce(shadow.id, State::Finalizing)
     })
 }
@@ -502,7 +558,12 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
     }
     unwrap_all(shadow)?;
     transaction(|| {
-        record(shadow.id, "hidden-rows", ms_since(started), json!({"rows": rows, "partitions_dropped": retired}))
+        record(
+            shadow.id,
+            "hidden-rows",
+            ms_since(started),
+            json!({"rows": rows, "partitions_dropped": retired}),
+        )
     })?;
     enter(shadow, State::Finalized)
 }
@@ -534,7 +595,9 @@ fn remove_rows(shadow: &Shadow, pair: &Pair) -> Result<i64> {
 /// Wrappers of ours in which one partition is left go; the partition takes their place.
 fn unwrap_all(shadow: &Shadow) -> Result<()> {
     for pair in pairs(shadow)?.into_iter().filter(|p| p.wrapped) {
-        let Some(wrapper) = pair.wrapper else { continue };
+        let Some(wrapper) = pair.wrapper else {
+            continue;
+        };
         phase(shadow, "unwrap")?;
         crate::failpoint!("unwrap-before");
         let alone = transaction(|| {
@@ -574,10 +637,16 @@ fn take_pair_away(shadow: &Shadow, pair: &Pair) -> Result<()> {
             if let Some(delta) = pair.delta
                 && let Ok(table) = crate::pg::sql::relation(delta)
             {
-                crate::pg::sql::execute(&format!("ALTER EXTENSION shadowpart DROP TABLE {table}"), &[])?;
+                crate::pg::sql::execute(
+                    &format!("ALTER EXTENSION shadowpart DROP TABLE {table}"),
+                    &[],
+                )?;
                 crate::pg::sql::execute(&format!("DROP TABLE {table}"), &[])?;
             }
-            crate::pg::sql::execute("DELETE FROM shadowpart.stale WHERE pair_id = $1", &[pair.id.into()])?;
+            crate::pg::sql::execute(
+                "DELETE FROM shadowpart.stale WHERE pair_id = $1",
+                &[pair.id.into()],
+            )?;
             pair.enter("gone")
         })?;
     }

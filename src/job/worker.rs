@@ -18,18 +18,28 @@ pub extern "C-unwind" fn shadowpart_worker(database: pg_sys::Datum) {
     launcher::be_interruptible();
     let database = database.value() as u32;
     // SAFETY: connects as the bootstrap superuser, as the argument allows.
-    unsafe { pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0) };
+    unsafe {
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
+    };
     shared::release_at_exit();
     harden();
     let extra = launcher::extra();
-    let (id, requested) = if let Some(id) = extra.strip_prefix("id=").and_then(|t| t.parse::<i64>().ok()) {
+    let (id, requested) = if let Some(id) = extra
+        .strip_prefix("id=")
+        .and_then(|t| t.parse::<i64>().ok())
+    {
         (Some(id), false)
-    } else if let Some(handle) = extra.strip_prefix("request=").and_then(|t| t.parse::<u32>().ok()) {
+    } else if let Some(handle) = extra
+        .strip_prefix("request=")
+        .and_then(|t| t.parse::<u32>().ok())
+    {
         (accept::accept(handle), true)
     } else {
         (None, false)
     };
     let Some(id) = id else { return };
+    // Whatever ends this process, the scheduler starts another for what is unfinished.
+    shared::wake_scheduler();
     crate::failpoint!("request-accepted");
     match shared::claim(id, guc::MAX_JOBS.get() as usize) {
         Ok(()) => {
@@ -76,7 +86,10 @@ fn lead(id: i64, requested: bool) {
     if !requested {
         // Whoever waited for this job is gone: it was started again after a crash or a restart.
         let _ = xact::transaction(|| {
-            sql::execute("UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1", &[id.into()])
+            sql::execute(
+                "UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1",
+                &[id.into()],
+            )
         });
     }
     loop {
@@ -91,7 +104,9 @@ fn lead(id: i64, requested: bool) {
         if stop_if_asked(&shadow) {
             continue;
         }
-        let Some(action) = lifecycle::next(shadow.state, shadow.goal) else { return };
+        let Some(action) = lifecycle::next(shadow.state, shadow.goal) else {
+            return;
+        };
         match steps::perform(&shadow, action) {
             Ok(steps::Outcome::Go) => {}
             Ok(steps::Outcome::Later) => return,
@@ -116,12 +131,19 @@ fn stop_if_asked(shadow: &Shadow) -> bool {
     shared::clear_cancel();
     let goal = lifecycle::command(Goal::Cancelled, shadow.state, shadow.goal);
     let changed = xact::transaction(|| {
-        sql::execute("UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1", &[shadow.id.into()])?;
+        sql::execute(
+            "UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1",
+            &[shadow.id.into()],
+        )?;
         match goal {
             Ok(Some(goal)) => {
                 let error = Error::new(
                     PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
-                    if deserted { "the session that waited has ended" } else { "cancelled" },
+                    if deserted {
+                        "the session that waited has ended"
+                    } else {
+                        "cancelled"
+                    },
                 );
                 catalog::set_error(shadow.id, &error)?;
                 catalog::set_goal(shadow.id, goal)?;
@@ -135,7 +157,12 @@ fn stop_if_asked(shadow: &Shadow) -> bool {
 
 /// Records an error and decides what becomes of the shadow. False: leave it to the scheduler.
 fn fail(shadow: &Shadow, error: &Error) -> bool {
-    log!("shadowpart job {}: {} [{}]", shadow.id, error, error.sqlstate);
+    log!(
+        "shadowpart job {}: {} [{}]",
+        shadow.id,
+        error,
+        error.sqlstate
+    );
     let goal = match shadow.state {
         State::Queued | State::Building => Some(Goal::Failed),
         // The swap did not come about: the shadow stands as it was.
@@ -159,7 +186,10 @@ fn fail(shadow: &Shadow, error: &Error) -> bool {
         }
     });
     if let Err(e) = &recorded {
-        log!("shadowpart job {}: could not record an error: {e}", shadow.id);
+        log!(
+            "shadowpart job {}: could not record an error: {e}",
+            shadow.id
+        );
     }
     goal.is_some() && recorded.is_ok()
 }

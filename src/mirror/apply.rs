@@ -56,7 +56,12 @@ mod c {
             target: *mut TupleTableSlot,
         ) -> *mut TupleTableSlot;
         pub fn CommandCounterIncrement();
-        pub fn FunctionCall2Coll(flinfo: *mut FmgrInfo, collation: Oid, a: Datum, b: Datum) -> Datum;
+        pub fn FunctionCall2Coll(
+            flinfo: *mut FmgrInfo,
+            collation: Oid,
+            a: Datum,
+            b: Datum,
+        ) -> Datum;
     }
 }
 
@@ -101,7 +106,13 @@ unsafe fn build_link(data: *const pg_sys::TriggerData) -> *mut Link {
     unsafe {
         let mut args = [c""; KEYS_MAX];
         let count = side::arguments((*data).tg_trigger, 0, &mut args);
-        let number = |i: usize| args[i].to_str().ok().and_then(|t| t.parse::<i64>().ok()).unwrap_or(0);
+        let number = |i: usize| {
+            args[i]
+                .to_str()
+                .ok()
+                .and_then(|t| t.parse::<i64>().ok())
+                .unwrap_or(0)
+        };
         let ends = Ends {
             pair: number(0),
             source: (*data).tg_relation,
@@ -140,7 +151,9 @@ unsafe fn connect(ends: &Ends<'_>) -> *mut Link {
             (*link).key_names[i] = pg_sys::pstrdup(name.as_ptr());
             (*link).key_attnos[i] = pg_sys::get_attnum((*source).rd_id, name.as_ptr());
         }
-        let Some(other) = side::open(ends.other, keys, pg_sys::RowExclusiveLock as i32) else { return link };
+        let Some(other) = side::open(ends.other, keys, pg_sys::RowExclusiveLock as i32) else {
+            return link;
+        };
         (*link).other = other;
         let target = (*(*other).relation).rd_att;
         #[cfg(any(feature = "pg14", feature = "pg15"))]
@@ -156,7 +169,12 @@ unsafe fn connect(ends: &Ends<'_>) -> *mut Link {
     }
 }
 
-unsafe fn build_membership(link: *mut Link, source: pg_sys::Relation, column: &CStr, members: &CStr) {
+unsafe fn build_membership(
+    link: *mut Link,
+    source: pg_sys::Relation,
+    column: &CStr,
+    members: &CStr,
+) {
     // SAFETY: type cache entries are permanent; the array is read in the transaction's memory.
     unsafe {
         if members.is_empty() {
@@ -166,10 +184,20 @@ unsafe fn build_membership(link: *mut Link, source: pg_sys::Relation, column: &C
         let mut typid = pg_sys::InvalidOid;
         let mut typmod = 0;
         let mut collation = pg_sys::InvalidOid;
-        pg_sys::get_atttypetypmodcoll((*source).rd_id, attno, &mut typid, &mut typmod, &mut collation);
+        pg_sys::get_atttypetypmodcoll(
+            (*source).rd_id,
+            attno,
+            &mut typid,
+            &mut typmod,
+            &mut collation,
+        );
         let base = pg_sys::getBaseType(typid);
         let cache = pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_EQ_OPR_FINFO as i32);
-        pg_sys::fmgr_info_cxt((*cache).eq_opr_finfo.fn_oid, &mut (*link).entity_equal, pg_sys::CurrentMemoryContext);
+        pg_sys::fmgr_info_cxt(
+            (*cache).eq_opr_finfo.fn_oid,
+            &mut (*link).entity_equal,
+            pg_sys::CurrentMemoryContext,
+        );
         (*link).entity_attno = attno;
         (*link).entity_collation = collation;
         (*link).entity_byval = (*cache).typbyval;
@@ -215,7 +243,10 @@ unsafe fn is_member(link: *mut Link, slot: *mut pg_sys::TupleTableSlot) -> bool 
 }
 
 /// The row in the other side's layout, in memory of its own.
-unsafe fn converted(link: *mut Link, slot: *mut pg_sys::TupleTableSlot) -> *mut pg_sys::TupleTableSlot {
+unsafe fn converted(
+    link: *mut Link,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: a heap tuple may be stored with fewer columns than the table has now, the rest coming from
     // the table's own missing values: such a row is taken apart and built anew.
     unsafe {
@@ -225,8 +256,13 @@ unsafe fn converted(link: *mut Link, slot: *mut pg_sys::TupleTableSlot) -> *mut 
         let stored = slot.cast::<pg_sys::HeapTupleTableSlot>();
         let complete = (*slot).tts_ops == &raw const pg_sys::TTSOpsBufferHeapTuple
             && !(*stored).tuple.is_null()
-            && i32::from((*(*(*stored).tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16) == (*link).columns;
-        let target = if complete { (*link).row } else { (*link).mapped };
+            && i32::from((*(*(*stored).tuple).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16)
+                == (*link).columns;
+        let target = if complete {
+            (*link).row
+        } else {
+            (*link).mapped
+        };
         if complete {
             (*(*target).tts_ops).copyslot.unwrap_unchecked()(target, slot);
         } else {
@@ -258,7 +294,11 @@ unsafe fn keys_of(link: *mut Link, slot: *mut pg_sys::TupleTableSlot) -> [pg_sys
 ///
 /// # Safety
 /// Called by the row trigger with the slots of its event.
-pub unsafe fn apply(link: *mut Link, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) {
+pub unsafe fn apply(
+    link: *mut Link,
+    old: *mut pg_sys::TupleTableSlot,
+    new: *mut pg_sys::TupleTableSlot,
+) {
     // SAFETY: all work happens in per-tuple memory of the trigger call; slots are cleared before return.
     unsafe {
         if (*link).other.is_null() {
@@ -298,12 +338,19 @@ pub unsafe fn apply(link: *mut Link, old: *mut pg_sys::TupleTableSlot, new: *mut
         }
         side::clear(other.found);
         if !exact {
-            stale::mark((*link).pair, c"a row was not found where it should have been");
+            stale::mark(
+                (*link).pair,
+                c"a row was not found where it should have been",
+            );
         }
     }
 }
 
-unsafe fn apply_state(link: *mut Link, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) {
+unsafe fn apply_state(
+    link: *mut Link,
+    old: *mut pg_sys::TupleTableSlot,
+    new: *mut pg_sys::TupleTableSlot,
+) {
     // SAFETY: as for `apply`.
     unsafe {
         if (*link).this.is_null() {

@@ -54,7 +54,11 @@ unsafe extern "C-unwind" fn open(data: *const pg_sys::TriggerData) -> *mut Delta
         let mut args = [c""; KEYS_MAX];
         let count = side::arguments(trigger, 0, &mut args);
         (*delta).trigger = (*trigger).tgoid;
-        let relid: u32 = args[1].to_str().ok().and_then(|t| t.parse().ok()).unwrap_or(0);
+        let relid: u32 = args[1]
+            .to_str()
+            .ok()
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0);
         (*delta).key_count = count.saturating_sub(2);
         for (i, name) in args[2..count.max(2)].iter().enumerate() {
             let attno = pg_sys::get_attnum((*source).rd_id, name.as_ptr());
@@ -103,7 +107,11 @@ pub unsafe fn capture(
     }
 }
 
-unsafe fn same_key(delta: *mut Delta, a: *mut pg_sys::TupleTableSlot, b: *mut pg_sys::TupleTableSlot) -> bool {
+unsafe fn same_key(
+    delta: *mut Delta,
+    a: *mut pg_sys::TupleTableSlot,
+    b: *mut pg_sys::TupleTableSlot,
+) -> bool {
     // SAFETY: both slots have the layout of the trigger's relation.
     unsafe {
         (0..(*delta).key_count).all(|i| {
@@ -128,8 +136,16 @@ unsafe fn note(delta: *mut Delta, row: *mut pg_sys::TupleTableSlot) {
             *(*slot).tts_isnull.add(i) = false;
         }
         c::ExecStoreVirtualTuple(slot);
-        let insert = (*(*(*delta).relation).rd_tableam).tuple_insert.unwrap_unchecked();
-        insert((*delta).relation, slot, c::GetCurrentCommandId(true), 0, std::ptr::null_mut());
+        let insert = (*(*(*delta).relation).rd_tableam)
+            .tuple_insert
+            .unwrap_unchecked();
+        insert(
+            (*delta).relation,
+            slot,
+            c::GetCurrentCommandId(true),
+            0,
+            std::ptr::null_mut(),
+        );
         side::clear(slot);
     }
 }

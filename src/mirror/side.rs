@@ -38,7 +38,13 @@ mod c {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         pub fn index_insert_cleanup(index: Relation, info: *mut IndexInfo);
         #[cfg(not(feature = "pg18"))]
-        pub fn index_beginscan(heap: Relation, index: Relation, snapshot: Snapshot, n: i32, o: i32) -> IndexScanDesc;
+        pub fn index_beginscan(
+            heap: Relation,
+            index: Relation,
+            snapshot: Snapshot,
+            n: i32,
+            o: i32,
+        ) -> IndexScanDesc;
         #[cfg(feature = "pg18")]
         pub fn index_beginscan(
             heap: Relation,
@@ -88,7 +94,8 @@ pub unsafe fn open(relid: pg_sys::Oid, keys: &[&CStr], lock: i32) -> Option<*mut
             return None;
         }
         let estate = pg_sys::CreateExecutorState();
-        let indexes = pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()) as *mut pg_sys::ResultRelInfo;
+        let indexes =
+            pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()) as *mut pg_sys::ResultRelInfo;
         pg_sys::InitResultRelInfo(indexes, relation, 1, std::ptr::null_mut(), 0);
         pg_sys::ExecOpenIndices(indexes, false);
         let side = pg_sys::palloc0(size_of::<Side>()) as *mut Side;
@@ -138,7 +145,9 @@ unsafe fn choose_key_index(side: *mut Side, keys: &[&CStr]) {
             let mut order = [0usize; KEYS_MAX];
             let all_found = (0..keys.len()).all(|k| {
                 let attno = info.ii_IndexAttrNumbers[k];
-                let wanted = keys.iter().position(|name| pg_sys::get_attnum(relid, name.as_ptr()) == attno);
+                let wanted = keys
+                    .iter()
+                    .position(|name| pg_sys::get_attnum(relid, name.as_ptr()) == attno);
                 order[k] = wanted.unwrap_or(0);
                 wanted.is_some()
             });
@@ -189,7 +198,13 @@ impl Side {
             }
             let snapshot = &raw mut pg_sys::SnapshotSelfData;
             #[cfg(not(feature = "pg18"))]
-            let scan = c::index_beginscan(self.relation, self.key_index, snapshot, self.key_count as i32, 0);
+            let scan = c::index_beginscan(
+                self.relation,
+                self.key_index,
+                snapshot,
+                self.key_count as i32,
+                0,
+            );
             #[cfg(feature = "pg18")]
             let scan = c::index_beginscan(
                 self.relation,
@@ -199,8 +214,18 @@ impl Side {
                 self.key_count as i32,
                 0,
             );
-            c::index_rescan(scan, self.scan_keys.as_mut_ptr(), self.key_count as i32, std::ptr::null_mut(), 0);
-            let found = c::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.found);
+            c::index_rescan(
+                scan,
+                self.scan_keys.as_mut_ptr(),
+                self.key_count as i32,
+                std::ptr::null_mut(),
+                0,
+            );
+            let found = c::index_getnext_slot(
+                scan,
+                pg_sys::ScanDirection::ForwardScanDirection,
+                self.found,
+            );
             c::index_endscan(scan);
             found
         }
@@ -208,10 +233,16 @@ impl Side {
 
     /// # Safety
     /// The slot holds a row of this relation.
-    pub unsafe fn insert(&mut self, slot: *mut pg_sys::TupleTableSlot, bulk: *mut pg_sys::BulkInsertStateData) {
+    pub unsafe fn insert(
+        &mut self,
+        slot: *mut pg_sys::TupleTableSlot,
+        bulk: *mut pg_sys::BulkInsertStateData,
+    ) {
         // SAFETY: the table access method's own entry point.
         unsafe {
-            let insert = (*(*self.relation).rd_tableam).tuple_insert.unwrap_unchecked();
+            let insert = (*(*self.relation).rd_tableam)
+                .tuple_insert
+                .unwrap_unchecked();
             insert(self.relation, slot, c::GetCurrentCommandId(true), 0, bulk);
             self.insert_index_entries(slot, false);
         }
@@ -224,7 +255,9 @@ impl Side {
     pub unsafe fn update(&mut self, slot: *mut pg_sys::TupleTableSlot) -> bool {
         // SAFETY: as above.
         unsafe {
-            let update = (*(*self.relation).rd_tableam).tuple_update.unwrap_unchecked();
+            let update = (*(*self.relation).rd_tableam)
+                .tuple_update
+                .unwrap_unchecked();
             let mut failure = std::mem::MaybeUninit::<pg_sys::TM_FailureData>::uninit();
             let mut mode = 0;
             let mut indexes = std::mem::zeroed();
@@ -250,7 +283,10 @@ impl Side {
             }
             #[cfg(not(any(feature = "pg14", feature = "pg15")))]
             if indexes != pg_sys::TU_UpdateIndexes::TU_None {
-                self.insert_index_entries(slot, indexes == pg_sys::TU_UpdateIndexes::TU_Summarizing);
+                self.insert_index_entries(
+                    slot,
+                    indexes == pg_sys::TU_UpdateIndexes::TU_Summarizing,
+                );
             }
             true
         }
@@ -265,7 +301,11 @@ impl Side {
         unsafe { delete_at(self.relation, (*self.found).tts_tid) }
     }
 
-    unsafe fn insert_index_entries(&mut self, slot: *mut pg_sys::TupleTableSlot, only_summarizing: bool) {
+    unsafe fn insert_index_entries(
+        &mut self,
+        slot: *mut pg_sys::TupleTableSlot,
+        only_summarizing: bool,
+    ) {
         // SAFETY: what ExecInsertIndexTuples does, without its checks.
         unsafe {
             let count = (*self.indexes).ri_NumIndices as usize;
@@ -292,13 +332,20 @@ impl Side {
                 let _ = only_summarizing;
                 if !(*info).ii_Predicate.is_null() {
                     if (*info).ii_PredicateState.is_null() {
-                        (*info).ii_PredicateState = pg_sys::ExecPrepareQual((*info).ii_Predicate, self.estate);
+                        (*info).ii_PredicateState =
+                            pg_sys::ExecPrepareQual((*info).ii_Predicate, self.estate);
                     }
                     if !qual_holds((*info).ii_PredicateState, context) {
                         continue;
                     }
                 }
-                c::FormIndexDatum(info, slot, self.estate, values.as_mut_ptr(), nulls.as_mut_ptr());
+                c::FormIndexDatum(
+                    info,
+                    slot,
+                    self.estate,
+                    values.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                );
                 c::index_insert(
                     index,
                     values.as_mut_ptr(),
@@ -386,17 +433,22 @@ pub unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
 ///
 /// # Safety
 /// A trigger from the relation cache.
-pub unsafe fn arguments<'a>(trigger: *const pg_sys::Trigger, first: usize, out: &mut [&'a CStr; KEYS_MAX]) -> usize {
+pub unsafe fn arguments<'a>(
+    trigger: *const pg_sys::Trigger,
+    first: usize,
+    out: &mut [&'a CStr; KEYS_MAX],
+) -> usize {
     // SAFETY: tgargs has tgnargs C strings, which live as long as the relation cache entry.
     unsafe {
-        let count = ((*trigger).tgnargs as usize).saturating_sub(first).min(KEYS_MAX);
+        let count = ((*trigger).tgnargs as usize)
+            .saturating_sub(first)
+            .min(KEYS_MAX);
         for (i, slot) in out.iter_mut().enumerate().take(count) {
             *slot = CStr::from_ptr(*(*trigger).tgargs.add(first + i));
         }
         count
     }
 }
-
 
 /// Gives a side a new slot for what it finds, without touching the old one.
 ///

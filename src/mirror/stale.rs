@@ -24,9 +24,13 @@ unsafe extern "C-unwind" fn insert(pair: i64, reason: *const std::ffi::c_char) {
             return;
         }
         let relation = pg_sys::table_open(relid, pg_sys::RowExclusiveLock as i32);
-        let mut values = [pg_sys::Datum::from(pair), pg_sys::Datum::from(pg_sys::cstring_to_text(reason))];
+        let mut values = [
+            pg_sys::Datum::from(pair),
+            pg_sys::Datum::from(pg_sys::cstring_to_text(reason)),
+        ];
         let mut nulls = [false; 2];
-        let tuple = pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+        let tuple =
+            pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
         pg_sys::simple_heap_insert(relation, tuple);
         pg_sys::heap_freetuple(tuple);
         pg_sys::table_close(relation, pg_sys::RowExclusiveLock as i32);
@@ -42,7 +46,8 @@ pub unsafe extern "C-unwind" fn is_empty(relid: pg_sys::Oid) -> bool {
         if relation.is_null() {
             return true;
         }
-        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        let blocks =
+            pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
         pg_sys::table_close(relation, pg_sys::NoLock as i32);
         blocks == 0
     }

@@ -65,7 +65,9 @@ extern "C-unwind" fn not_a_trigger() {
 /// No destructors in this frame: errors of PostgreSQL pass through it.
 #[unsafe(no_mangle)]
 #[doc(hidden)]
-pub unsafe extern "C-unwind" fn shadowpart_mirror(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn shadowpart_mirror(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: called by the trigger manager.
     unsafe {
         let data = trigger_data(fcinfo);
@@ -78,7 +80,9 @@ pub unsafe extern "C-unwind" fn shadowpart_mirror(fcinfo: pg_sys::FunctionCallIn
 /// No destructors in this frame: errors of PostgreSQL pass through it.
 #[unsafe(no_mangle)]
 #[doc(hidden)]
-pub unsafe extern "C-unwind" fn shadowpart_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn shadowpart_capture(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: called by the trigger manager.
     unsafe {
         let data = trigger_data(fcinfo);
@@ -97,7 +101,11 @@ pub unsafe extern "C-unwind" fn shadowpart_mark(fcinfo: pg_sys::FunctionCallInfo
         let data = trigger_data(fcinfo);
         let trigger = (*data).tg_trigger;
         let number = |i: usize| {
-            CStr::from_ptr(*(*trigger).tgargs.add(i)).to_str().ok().and_then(|t| t.parse::<i64>().ok()).unwrap_or(0)
+            CStr::from_ptr(*(*trigger).tgargs.add(i))
+                .to_str()
+                .ok()
+                .and_then(|t| t.parse::<i64>().ok())
+                .unwrap_or(0)
         };
         // TRUNCATE of the whole table empties both sides, which stay equal.
         if (*trigger).tgnargs > 1 && !stale::is_empty(pg_sys::Oid::from(number(1) as u32)) {
@@ -110,11 +118,14 @@ pub unsafe extern "C-unwind" fn shadowpart_mark(fcinfo: pg_sys::FunctionCallInfo
 #[unsafe(no_mangle)]
 #[doc(hidden)]
 #[pg_guard]
-pub unsafe extern "C-unwind" fn shadowpart_refuse_reserved(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+pub unsafe extern "C-unwind" fn shadowpart_refuse_reserved(
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> pg_sys::Datum {
     // SAFETY: called by the trigger manager.
     unsafe {
         let data = trigger_data(fcinfo);
-        let name = CStr::from_ptr(pg_sys::get_rel_name((*(*data).tg_relation).rd_id)).to_string_lossy();
+        let name =
+            CStr::from_ptr(pg_sys::get_rel_name((*(*data).tg_relation).rd_id)).to_string_lossy();
         ereport!(
             ERROR,
             PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,

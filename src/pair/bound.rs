@@ -49,14 +49,23 @@ pub fn exchange(pair: &Pair, entities: Option<&[String]>, direction: Direction) 
         reserved.take_from(&mut to, &key);
 
         if from.is_default && entities.is_none() {
-            to = Bound { is_default: true, values: Vec::new(), null: false };
-            from = Bound { is_default: false, values: Vec::new(), null: false };
+            to = Bound {
+                is_default: true,
+                values: Vec::new(),
+                null: false,
+            };
+            from = Bound {
+                is_default: false,
+                values: Vec::new(),
+                null: false,
+            };
         } else {
             let moved = match entities {
                 Some(entities) => parse(&key, entities)?,
                 None => std::mem::take(&mut from.values),
             };
-            from.values.retain(|v| !moved.iter().any(|m| equal(&key, *v, *m)));
+            from.values
+                .retain(|v| !moved.iter().any(|m| equal(&key, *v, *m)));
             if !to.is_default {
                 to.values.extend(moved);
             }
@@ -155,7 +164,10 @@ impl Reserved {
 fn not_a_wrapper(pair: &Pair) -> Error {
     Error::new(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("the partitions of pair {} are not under a LIST-partitioned table any more", pair.id),
+        format!(
+            "the partitions of pair {} are not under a LIST-partitioned table any more",
+            pair.id
+        ),
     )
     .hint("Somebody has detached or re-partitioned them. Attach them again, or drop the shadow.")
 }
@@ -173,9 +185,17 @@ unsafe fn parse(key: &Key, texts: &[String]) -> Result<Vec<pg_sys::Datum>> {
             .iter()
             .map(|text| {
                 let text = CString::new(text.as_str()).map_err(|_| {
-                    Error::new(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, "an entity contains a NUL character")
+                    Error::new(
+                        PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+                        "an entity contains a NUL character",
+                    )
                 })?;
-                Ok(pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), ioparam, -1))
+                Ok(pg_sys::OidInputFunctionCall(
+                    input,
+                    text.as_ptr().cast_mut(),
+                    ioparam,
+                    -1,
+                ))
             })
             .collect()
     }
@@ -198,7 +218,8 @@ unsafe fn equal(key: &Key, a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
 unsafe fn read(relid: pg_sys::Oid) -> Result<Bound> {
     // SAFETY: relpartbound is read from the system cache and turned into nodes.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, relid.into());
+        let tuple =
+            pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, relid.into());
         let gone = || {
             Error::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -218,14 +239,19 @@ unsafe fn read(relid: pg_sys::Oid) -> Result<Bound> {
         let spec = if null {
             std::ptr::null_mut()
         } else {
-            pg_sys::stringToNode(pg_sys::text_to_cstring(datum.cast_mut_ptr())) as *mut pg_sys::PartitionBoundSpec
+            pg_sys::stringToNode(pg_sys::text_to_cstring(datum.cast_mut_ptr()))
+                as *mut pg_sys::PartitionBoundSpec
         };
         pg_sys::ReleaseSysCache(tuple);
         if spec.is_null() {
             return Err(gone());
         }
         let (values, null) = planner::list_values(spec);
-        Ok(Bound { is_default: (*spec).is_default, values, null })
+        Ok(Bound {
+            is_default: (*spec).is_default,
+            values,
+            null,
+        })
     }
 }
 
@@ -237,16 +263,19 @@ unsafe fn store(wrapper: pg_sys::Oid, key: &Key, bounds: &[(pg_sys::Oid, Bound)]
     unsafe {
         let class = pg_sys::table_open(pg_sys::RelationRelationId, pg_sys::RowExclusiveLock as i32);
         for (relid, bound) in bounds {
-            let spec = pg_sys::palloc0(size_of::<pg_sys::PartitionBoundSpec>()) as *mut pg_sys::PartitionBoundSpec;
+            let spec = pg_sys::palloc0(size_of::<pg_sys::PartitionBoundSpec>())
+                as *mut pg_sys::PartitionBoundSpec;
             (*spec).type_ = pg_sys::NodeTag::T_PartitionBoundSpec;
             (*spec).strategy = b'l' as _;
             (*spec).is_default = bound.is_default;
             (*spec).location = -1;
             for value in &bound.values {
-                (*spec).listdatums = pg_sys::lappend((*spec).listdatums, constant(key, Some(*value)).cast());
+                (*spec).listdatums =
+                    pg_sys::lappend((*spec).listdatums, constant(key, Some(*value)).cast());
             }
             if bound.null {
-                (*spec).listdatums = pg_sys::lappend((*spec).listdatums, constant(key, None).cast());
+                (*spec).listdatums =
+                    pg_sys::lappend((*spec).listdatums, constant(key, None).cast());
             }
             let text = pg_sys::cstring_to_text(pg_sys::nodeToString(spec.cast()));
             let old = pg_sys::SearchSysCacheCopy(

@@ -36,7 +36,12 @@ pub fn name_beside(relid: pg_sys::Oid, suffix: &str) -> Result<(String, String)>
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
         &[relid.into()],
-        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+        |row| {
+            Ok((
+                row.get::<String>(1)?.unwrap_or_default(),
+                row.get::<String>(2)?.unwrap_or_default(),
+            ))
+        },
     )?
     .into_iter()
     .next()
@@ -99,7 +104,10 @@ fn create_table(shadow: &Shadow, pair: &Pair) -> Result<pg_sys::Oid> {
         .unwrap_or(pg_sys::InvalidOid);
     // While it is being built the table belongs to the extension: pg_dump leaves it out, DROP EXTENSION
     // takes it along.
-    sql::execute(&format!("ALTER EXTENSION shadowpart ADD TABLE {table}"), &[])?;
+    sql::execute(
+        &format!("ALTER EXTENSION shadowpart ADD TABLE {table}"),
+        &[],
+    )?;
     copy_attributes(pair.primary, relid, &table)?;
     Ok(relid)
 }
@@ -183,18 +191,25 @@ fn create_delta(pair: &Pair) -> Result<pg_sys::Oid> {
     )?
     .unwrap_or(false);
     let columns = columns.join(", ");
-    sql::execute(&format!("CREATE {}TABLE {name} ({columns})", if unlogged { "UNLOGGED " } else { "" }), &[])?;
+    sql::execute(
+        &format!(
+            "CREATE {}TABLE {name} ({columns})",
+            if unlogged { "UNLOGGED " } else { "" }
+        ),
+        &[],
+    )?;
     sql::execute(&format!("ALTER EXTENSION shadowpart ADD TABLE {name}"), &[])?;
-    Ok(sql::value::<pg_sys::Oid>("SELECT $1::regclass::oid", &[name.as_str().into()])?.unwrap_or(pg_sys::InvalidOid))
+    Ok(
+        sql::value::<pg_sys::Oid>("SELECT $1::regclass::oid", &[name.as_str().into()])?
+            .unwrap_or(pg_sys::InvalidOid),
+    )
 }
 
 /// How many rows the planner expects the members to have in the primary.
 fn estimated_rows(shadow: &Shadow, pair: &Pair) -> Result<Option<i64>> {
     let column = super::members::column(pair.primary, &shadow.entity_column)?;
     let test = column.is_member("t", shadow.entities.as_deref())?;
-    let plan = sql::value::<pgrx::datum::Json>(
-        &format!("EXPLAIN (FORMAT JSON) SELECT FROM ONLY {} t WHERE {test}", sql::relation(pair.primary)?),
-        &[],
-    )?;
-    Ok(plan.and_then(|plan| plan.0[0]["Plan"]["Plan Rows"].as_f64()).map(|rows| rows as i64))
+    let query = format!("SELECT FROM ONLY {} t WHERE {test}", sql::relation(pair.primary)?);
+    let plan = sql::explain("COSTS", &query)?;
+    Ok(plan[0]["Plan"]["Plan Rows"].as_f64().map(|rows| rows as i64))
 }

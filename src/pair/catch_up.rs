@@ -20,7 +20,11 @@ pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
     };
     let column = cstring(&shadow.entity_column)?;
     let literal = cstring(&literal)?;
-    let names = pair.key_columns.iter().map(|k| cstring(k)).collect::<Result<Vec<_>>>()?;
+    let names = pair
+        .key_columns
+        .iter()
+        .map(|k| cstring(k))
+        .collect::<Result<Vec<_>>>()?;
     let names: Vec<&CStr> = names.iter().map(CString::as_c_str).collect();
     let (other, delta) = (pair.shadow()?, pair.delta()?);
     // Index expressions are the owner's code.
@@ -40,7 +44,8 @@ pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
             let table = pg_sys::table_open(delta, pg_sys::RowExclusiveLock as i32);
             let method = &*(*table).rd_tableam;
             let slot = pg_sys::table_slot_create(table, std::ptr::null_mut());
-            let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+            let flags =
+                pg_sys::ScanOptions::SO_TYPE_SEQSCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
             let scan = method.scan_begin.unwrap_unchecked()(
                 table,
                 pg_sys::GetActiveSnapshot(),
@@ -52,7 +57,10 @@ pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
             let next = method.scan_getnextslot.unwrap_unchecked();
             let mut count = 0;
             let mut usable = true;
-            while count < BATCH && usable && next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+            while count < BATCH
+                && usable
+                && next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot)
+            {
                 mirror::side::attribute(slot, names.len() as i16);
                 let keys = std::slice::from_raw_parts((*slot).tts_values, names.len());
                 usable = mirror::level_key(link, keys);
@@ -82,6 +90,10 @@ pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
 }
 
 fn cstring(text: &str) -> Result<CString> {
-    CString::new(text)
-        .map_err(|_| Error::new(PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER, "a name contains a NUL character"))
+    CString::new(text).map_err(|_| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+            "a name contains a NUL character",
+        )
+    })
 }

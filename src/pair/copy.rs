@@ -35,7 +35,10 @@ impl Blocks {
             Blocks::All => true,
             // Blocks that came after the look at the index hold only what was captured, or moved.
             Blocks::Some { bits, upto } => {
-                block < *upto && bits.get((block / 64) as usize).is_some_and(|w| w >> (block % 64) & 1 == 1)
+                block < *upto
+                    && bits
+                        .get((block / 64) as usize)
+                        .is_some_and(|w| w >> (block % 64) & 1 == 1)
             }
         }
     }
@@ -51,7 +54,9 @@ pub struct Chunk {
 
 /// Which blocks to read: an index that begins with the entity column tells.
 pub fn blocks_with_members(shadow: &Shadow, relid: pg_sys::Oid) -> Result<Blocks> {
-    let Some(entities) = &shadow.entities else { return Ok(Blocks::All) };
+    let Some(entities) = &shadow.entities else {
+        return Ok(Blocks::All);
+    };
     let index = sql::value::<pg_sys::Oid>(
         "SELECT i.indexrelid FROM pg_catalog.pg_index i
            JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = c.relam
@@ -60,13 +65,18 @@ pub fn blocks_with_members(shadow: &Shadow, relid: pg_sys::Oid) -> Result<Blocks
           ORDER BY pg_catalog.pg_relation_size(i.indexrelid) LIMIT 1",
         &[relid.into(), shadow.entity_column.as_str().into()],
     )?;
-    let Some(index) = index else { return Ok(Blocks::All) };
+    let Some(index) = index else {
+        return Ok(Blocks::All);
+    };
     let matcher = Matcher::new(relid, &shadow.entity_column, Some(entities))?;
     // SAFETY: an index scan with one key for each entity; only tuple ids are looked at.
     unsafe {
         let heap = pg_sys::table_open(relid, pg_sys::AccessShareLock as i32);
         let index = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
-        let upto = i64::from(pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM));
+        let upto = i64::from(pg_sys::RelationGetNumberOfBlocksInFork(
+            heap,
+            pg_sys::ForkNumber::MAIN_FORKNUM,
+        ));
         let mut bits = vec![0u64; (upto / 64 + 1) as usize];
         let operator = pg_sys::get_opfamily_member(
             *(*index).rd_opfamily,
@@ -93,11 +103,13 @@ pub fn blocks_with_members(shadow: &Shadow, relid: pg_sys::Oid) -> Result<Blocks
             let scan = pg_sys::index_beginscan(heap, index, snapshot, std::ptr::null_mut(), 1, 0);
             pg_sys::index_rescan(scan, &mut key, 1, std::ptr::null_mut(), 0);
             loop {
-                let tid = pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                let tid =
+                    pg_sys::index_getnext_tid(scan, pg_sys::ScanDirection::ForwardScanDirection);
                 if tid.is_null() {
                     break;
                 }
-                let block = (i64::from((*tid).ip_blkid.bi_hi) << 16) | i64::from((*tid).ip_blkid.bi_lo);
+                let block =
+                    (i64::from((*tid).ip_blkid.bi_hi) << 16) | i64::from((*tid).ip_blkid.bi_lo);
                 if block < upto {
                     bits[(block / 64) as usize] |= 1 << (block % 64);
                 }
@@ -129,7 +141,9 @@ impl Matcher {
             equal: pg_sys::FmgrInfo::default(),
             everything: entities.is_none(),
         };
-        let Some(entities) = entities else { return Ok(matcher) };
+        let Some(entities) = entities else {
+            return Ok(matcher);
+        };
         members::column(relid, column)?;
         // SAFETY: catalog look-ups; values live as long as the transaction.
         unsafe {
@@ -137,7 +151,13 @@ impl Matcher {
             let attno = pg_sys::get_attnum(relid, name.as_ptr());
             let mut typid = pg_sys::InvalidOid;
             let mut typmod = 0;
-            pg_sys::get_atttypetypmodcoll(relid, attno, &mut typid, &mut typmod, &mut matcher.collation);
+            pg_sys::get_atttypetypmodcoll(
+                relid,
+                attno,
+                &mut typid,
+                &mut typmod,
+                &mut matcher.collation,
+            );
             let base = pg_sys::getBaseType(typid);
             let cache = pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_EQ_OPR_FINFO as i32);
             pg_sys::fmgr_info((*cache).eq_opr_finfo.fn_oid, &mut matcher.equal);
@@ -146,7 +166,12 @@ impl Matcher {
             pg_sys::getTypeInputInfo(base, &mut input, &mut ioparam);
             for entity in entities {
                 let text = std::ffi::CString::new(entity.as_str()).unwrap_or_default();
-                matcher.members.push(pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), ioparam, -1));
+                matcher.members.push(pg_sys::OidInputFunctionCall(
+                    input,
+                    text.as_ptr().cast_mut(),
+                    ioparam,
+                    -1,
+                ));
             }
             matcher.attno = attno;
         }
@@ -163,7 +188,15 @@ impl Matcher {
             }
             let entity = crate::mirror::side::attribute(slot, self.attno);
             for i in 0..self.members.len() {
-                if pg_sys::FunctionCall2Coll(&mut self.equal, self.collation, entity, self.members[i]).value() != 0 {
+                if pg_sys::FunctionCall2Coll(
+                    &mut self.equal,
+                    self.collation,
+                    entity,
+                    self.members[i],
+                )
+                .value()
+                    != 0
+                {
                     return true;
                 }
             }
@@ -187,7 +220,10 @@ pub fn walk(
     unsafe {
         let relation = pg_sys::table_open(relid, lock as i32);
         let method = &*(*relation).rd_tableam;
-        let total = i64::from(pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM));
+        let total = i64::from(pg_sys::RelationGetNumberOfBlocksInFork(
+            relation,
+            pg_sys::ForkNumber::MAIN_FORKNUM,
+        ));
         let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
         let mut block = start;
         let limit = chunk_blocks();
@@ -204,7 +240,8 @@ pub fn walk(
             }
             let mut low = tid(block, 1);
             let mut high = tid(end - 1, u16::MAX);
-            let flags = pg_sys::ScanOptions::SO_TYPE_TIDRANGESCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+            let flags =
+                pg_sys::ScanOptions::SO_TYPE_TIDRANGESCAN | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
             let scan = method.scan_begin.unwrap_unchecked()(
                 relation,
                 pg_sys::GetActiveSnapshot(),
@@ -242,9 +279,16 @@ fn tid(block: i64, offset: u16) -> pg_sys::ItemPointerData {
 
 /// Copies the next chunk and records how far it came.
 pub fn chunk(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
-    let mut matcher = Matcher::new(pair.primary, &shadow.entity_column, shadow.entities.as_deref())?;
+    let mut matcher = Matcher::new(
+        pair.primary,
+        &shadow.entity_column,
+        shadow.entities.as_deref(),
+    )?;
     let mut rows = 0i64;
-    let mut bytes = 0i64;
+    let size = || -> Result<i64> {
+        Ok(sql::value::<i64>("SELECT pg_catalog.pg_table_size($1)", &[pair.shadow()?.into()])?.unwrap_or(0))
+    };
+    let before = size()?;
     // SAFETY: slots hold copies of the rows until they are inserted; the map goes from the primary's columns
     // to the shadow's by name.
     let (next_block, done) = unsafe {
@@ -264,19 +308,26 @@ pub fn chunk(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
             pg_sys::AccessShareLock,
             |_, slot| {
                 rows += 1;
-                bytes += insert.add(slot, map);
+                insert.add(slot, map);
             },
         )?;
         insert.finish();
         pg_sys::table_close(target, pg_sys::NoLock as i32);
         position
     };
+    // What was written, values out of line included.
+    let bytes = size()? - before;
     sql::execute(
         "UPDATE shadowpart.pair SET blocks_done = $2, rows_done = rows_done + $3, bytes_done = bytes_done + $4
           WHERE id = $1",
         &[pair.id.into(), next_block.into(), rows.into(), bytes.into()],
     )?;
-    Ok(Chunk { rows, bytes, next_block, done })
+    Ok(Chunk {
+        rows,
+        bytes,
+        next_block,
+        done,
+    })
 }
 
 /// Rows waiting to go in together.
@@ -311,8 +362,8 @@ impl BulkInsert {
         }
     }
 
-    /// Takes a copy of the row; returns its size.
-    unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot, map: *mut pg_sys::AttrMap) -> i64 {
+    /// Takes a copy of the row.
+    unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot, map: *mut pg_sys::AttrMap) {
         // SAFETY: each slot owns the tuple that is put into it.
         unsafe {
             if self.filled == self.slots.len() {
@@ -326,17 +377,31 @@ impl BulkInsert {
             let columns = (*(*row).tts_tupleDescriptor).natts;
             let tuple = if map.is_null() {
                 let stored = (*row.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
-                let natts = i32::from((*(*stored).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16);
+                let natts =
+                    i32::from((*(*stored).t_data).t_infomask2 & pg_sys::HEAP_NATTS_MASK as u16);
                 if natts == columns {
                     pg_sys::heap_copytuple(stored)
                 } else {
                     crate::mirror::side::attribute(row, columns as i16);
-                    pg_sys::heap_form_tuple((*self.relation).rd_att, (*row).tts_values, (*row).tts_isnull)
+                    pg_sys::heap_form_tuple(
+                        (*self.relation).rd_att,
+                        (*row).tts_values,
+                        (*row).tts_isnull,
+                    )
                 }
             } else {
                 crate::mirror::side::attribute(row, columns as i16);
-                let old = pg_sys::heap_form_tuple((*row).tts_tupleDescriptor, (*row).tts_values, (*row).tts_isnull);
-                let converted = map_tuple(old, (*row).tts_tupleDescriptor, (*self.relation).rd_att, map);
+                let old = pg_sys::heap_form_tuple(
+                    (*row).tts_tupleDescriptor,
+                    (*row).tts_values,
+                    (*row).tts_isnull,
+                );
+                let converted = map_tuple(
+                    old,
+                    (*row).tts_tupleDescriptor,
+                    (*self.relation).rd_att,
+                    map,
+                );
                 pg_sys::heap_freetuple(old);
                 converted
             };
@@ -347,7 +412,6 @@ impl BulkInsert {
             if self.filled == BATCH || self.size > 1 << 20 {
                 self.flush();
             }
-            size
         }
     }
 
@@ -359,7 +423,9 @@ impl BulkInsert {
             }
             let outer = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = self.context;
-            let insert = (*(*self.relation).rd_tableam).multi_insert.unwrap_unchecked();
+            let insert = (*(*self.relation).rd_tableam)
+                .multi_insert
+                .unwrap_unchecked();
             insert(
                 self.relation,
                 self.slots.as_mut_ptr(),

@@ -44,7 +44,10 @@ pub fn before_drop_extension(cascade: bool) -> Result<()> {
 
 fn dismantle(shadow: &Shadow) -> Result<()> {
     for pair in shadow.pairs()? {
-        for relid in [pair.wrapper, Some(pair.primary), pair.shadow].into_iter().flatten() {
+        for relid in [pair.wrapper, Some(pair.primary), pair.shadow]
+            .into_iter()
+            .flatten()
+        {
             if sql::relation(relid).is_ok() {
                 swap::lock(relid, pg_sys::AccessExclusiveLock)?;
             }
@@ -69,7 +72,10 @@ fn dismantle(shadow: &Shadow) -> Result<()> {
             hierarchy::unwrap(wrapper)?;
         }
     }
-    sql::execute("UPDATE shadowpart.shadow SET state = 'dropped' WHERE id = $1", &[shadow.id.into()])?;
+    sql::execute(
+        "UPDATE shadowpart.shadow SET state = 'dropped' WHERE id = $1",
+        &[shadow.id.into()],
+    )?;
     Ok(())
 }
 
@@ -77,7 +83,8 @@ fn remove_all_hidden(shadow: &Shadow, pair: &super::Pair) -> Result<()> {
     let mut pair = pair.clone();
     pair.blocks_done = 0;
     loop {
-        let chunk = swap::fresh_snapshot(|| hidden::remove_batch(shadow, &pair, &copy::Blocks::All))?;
+        let chunk =
+            swap::fresh_snapshot(|| hidden::remove_batch(shadow, &pair, &copy::Blocks::All))?;
         pair.blocks_done = chunk.next_block;
         if chunk.done {
             return Ok(());

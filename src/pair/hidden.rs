@@ -13,7 +13,11 @@ use pgrx::prelude::*;
 /// They are deleted from the heap itself: nothing fires, so no ON DELETE CASCADE follows them into live
 /// rows.
 pub fn remove_batch(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
-    let mut matcher = Matcher::new(pair.primary, &shadow.entity_column, shadow.entities.as_deref())?;
+    let mut matcher = Matcher::new(
+        pair.primary,
+        &shadow.entity_column,
+        shadow.entities.as_deref(),
+    )?;
     let (mut rows, mut bytes) = (0, 0);
     let (next_block, done) = copy::walk(
         pair.primary,
@@ -30,8 +34,16 @@ pub fn remove_batch(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chu
             rows += 1;
         },
     )?;
-    sql::execute("UPDATE shadowpart.pair SET blocks_done = $2 WHERE id = $1", &[pair.id.into(), next_block.into()])?;
-    Ok(Chunk { rows, bytes, next_block, done })
+    sql::execute(
+        "UPDATE shadowpart.pair SET blocks_done = $2 WHERE id = $1",
+        &[pair.id.into(), next_block.into()],
+    )?;
+    Ok(Chunk {
+        rows,
+        bytes,
+        next_block,
+        done,
+    })
 }
 
 /// Takes all triggers of the pair, the marks last of all, off its relations.

@@ -11,7 +11,10 @@ use pgrx::prelude::*;
 
 /// Parent of a partition.
 pub fn parent_of(relid: pg_sys::Oid) -> Result<Option<pg_sys::Oid>> {
-    sql::value::<pg_sys::Oid>("SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = $1", &[relid.into()])
+    sql::value::<pg_sys::Oid>(
+        "SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = $1",
+        &[relid.into()],
+    )
 }
 
 /// Whether a table can take shadows of its partitions as it is: LIST-partitioned by the entity column.
@@ -29,9 +32,12 @@ pub fn is_wrapper(relid: pg_sys::Oid, column: &str) -> Result<bool> {
 
 /// Text of a relation's partition constraint, `true` where it has none.
 fn constraint_of(relid: pg_sys::Oid) -> Result<String> {
-    Ok(sql::value::<String>("SELECT pg_catalog.pg_get_partition_constraintdef($1)", &[relid.into()])?
-        .filter(|t| !t.trim().is_empty())
-        .unwrap_or_else(|| "true".into()))
+    Ok(sql::value::<String>(
+        "SELECT pg_catalog.pg_get_partition_constraintdef($1)",
+        &[relid.into()],
+    )?
+    .filter(|t| !t.trim().is_empty())
+    .unwrap_or_else(|| "true".into()))
 }
 
 fn bound_of(relid: pg_sys::Oid) -> Result<String> {
@@ -46,7 +52,10 @@ fn bound_of(relid: pg_sys::Oid) -> Result<String> {
 /// visible row satisfies it; it goes again in the same transaction.
 fn known_to_hold(relid: pg_sys::Oid, name: &str, expression: &str) -> Result<()> {
     let table = sql::relation(relid)?;
-    sql::execute(&format!("ALTER TABLE ONLY {table} ADD CONSTRAINT {name} CHECK ({expression}) NOT VALID"), &[])?;
+    sql::execute(
+        &format!("ALTER TABLE ONLY {table} ADD CONSTRAINT {name} CHECK ({expression}) NOT VALID"),
+        &[],
+    )?;
     sql::execute(
         "UPDATE pg_catalog.pg_constraint SET convalidated = true WHERE conrelid = $1 AND conname = $2",
         &[relid.into(), name.into()],
@@ -92,13 +101,16 @@ unsafe fn forget_hash_collation(relid: pg_sys::Oid, name: &str) -> Result<()> {
         if null {
             return Ok(());
         }
-        let text = std::ffi::CStr::from_ptr(pg_sys::text_to_cstring(datum.cast_mut_ptr())).to_string_lossy();
+        let text = std::ffi::CStr::from_ptr(pg_sys::text_to_cstring(datum.cast_mut_ptr()))
+            .to_string_lossy();
         let function = format!(":funcid {} ", u32::from(pg_sys::F_SATISFIES_HASH_PARTITION));
         let mut changed = String::with_capacity(text.len());
         let mut rest = text.as_ref();
         while let Some(at) = rest.find(&function) {
             let (before, call) = rest.split_at(at);
-            let Some(start) = call.find(":inputcollid ") else { break };
+            let Some(start) = call.find(":inputcollid ") else {
+                break;
+            };
             let start = start + ":inputcollid ".len();
             let digits = call[start..].bytes().take_while(u8::is_ascii_digit).count();
             changed.push_str(before);
@@ -168,7 +180,10 @@ pub fn wrap(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
     let parent = parent_of(pair.primary)?.ok_or_else(|| {
         Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("relation with OID {} is no partition any more", pair.primary.to_u32()),
+            format!(
+                "relation with OID {} is no partition any more",
+                pair.primary.to_u32()
+            ),
         )
     })?;
     swap::lock(parent, pg_sys::AccessExclusiveLock)?;
@@ -177,18 +192,24 @@ pub fn wrap(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
     let constraint = constraint_of(pair.primary)?;
     let (schema, name) = build::name_beside(pair.primary, &format!("_w{}", pair.id))?;
     let wrapper = format!("{}.{}", sql::ident(&schema), sql::ident(&name));
-    replace(parent, pair.primary, &bound, &constraint, |parent_table, bound| {
-        sql::execute(
-            &format!(
-                "CREATE TABLE {wrapper} PARTITION OF {parent_table} {bound} PARTITION BY LIST ({})",
-                sql::ident(&shadow.entity_column)
-            ),
-            &[],
-        )?;
-        Ok(wrapper.clone())
-    })?;
-    let relid =
-        sql::value::<pg_sys::Oid>("SELECT $1::regclass::oid", &[wrapper.as_str().into()])?.unwrap_or(pg_sys::InvalidOid);
+    replace(
+        parent,
+        pair.primary,
+        &bound,
+        &constraint,
+        |parent_table, bound| {
+            sql::execute(
+                &format!(
+                    "CREATE TABLE {wrapper} PARTITION OF {parent_table} {bound} PARTITION BY LIST ({})",
+                    sql::ident(&shadow.entity_column)
+                ),
+                &[],
+            )?;
+            Ok(wrapper.clone())
+        },
+    )?;
+    let relid = sql::value::<pg_sys::Oid>("SELECT $1::regclass::oid", &[wrapper.as_str().into()])?
+        .unwrap_or(pg_sys::InvalidOid);
     build::copy_attributes(pair.primary, relid, &wrapper)?;
     pair.wrapper = Some(relid);
     pair.wrapped = true;
@@ -212,8 +233,14 @@ fn replace(
     // of them for the same reason, the DEFAULT one included.
     known_to_hold(leaf, "shadowpart_known", constraint)?;
     let wrapper = without_default(parent, || make(&parent_table, bound))?;
-    sql::execute(&format!("ALTER TABLE {wrapper} ATTACH PARTITION {leaf_table} DEFAULT"), &[])?;
-    sql::execute(&format!("ALTER TABLE {leaf_table} DROP CONSTRAINT shadowpart_known"), &[])?;
+    sql::execute(
+        &format!("ALTER TABLE {wrapper} ATTACH PARTITION {leaf_table} DEFAULT"),
+        &[],
+    )?;
+    sql::execute(
+        &format!("ALTER TABLE {leaf_table} DROP CONSTRAINT shadowpart_known"),
+        &[],
+    )?;
     Ok(())
 }
 
@@ -222,7 +249,11 @@ fn replace(
 fn detach(parent: pg_sys::Oid, leaf: pg_sys::Oid) -> Result<()> {
     let _blind = SeeNothingOf::new(&[leaf]);
     sql::execute(
-        &format!("ALTER TABLE {} DETACH PARTITION {}", sql::relation(parent)?, sql::relation(leaf)?),
+        &format!(
+            "ALTER TABLE {} DETACH PARTITION {}",
+            sql::relation(parent)?,
+            sql::relation(leaf)?
+        ),
         &[],
     )?;
     Ok(())
@@ -235,7 +266,10 @@ pub fn join(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
     swap::lock(wrapper, pg_sys::ShareUpdateExclusiveLock)?;
     pair.reserved = choose_reserved(shadow, pair)?;
     let (test, value) = match &pair.reserved {
-        None => (format!("{} IS NULL", sql::ident(&shadow.entity_column)), "NULL".to_owned()),
+        None => (
+            format!("{} IS NULL", sql::ident(&shadow.entity_column)),
+            "NULL".to_owned(),
+        ),
         Some(value) => {
             let column = super::members::column(relid, &shadow.entity_column)?;
             let literal = format!("{}::{}", sql::literal(value), column.base_type);
@@ -251,21 +285,39 @@ pub fn join(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
     };
     let wrapper_constraint = constraint_of(wrapper)?;
     let table = sql::relation(relid)?;
-    sql::execute(&format!("ALTER EXTENSION shadowpart DROP TABLE {table}"), &[])?;
+    sql::execute(
+        &format!("ALTER EXTENSION shadowpart DROP TABLE {table}"),
+        &[],
+    )?;
     // Nothing of the shadow is visible under this bound, whatever rows it has: the planner filters them.
-    known_to_hold(relid, "shadowpart_known", &format!("{test} AND {wrapper_constraint}"))?;
+    known_to_hold(
+        relid,
+        "shadowpart_known",
+        &format!("{test} AND {wrapper_constraint}"),
+    )?;
     without_default(wrapper, || {
         sql::execute(
-            &format!("ALTER TABLE {} ATTACH PARTITION {table} FOR VALUES IN ({value})", sql::relation(wrapper)?),
+            &format!(
+                "ALTER TABLE {} ATTACH PARTITION {table} FOR VALUES IN ({value})",
+                sql::relation(wrapper)?
+            ),
             &[],
         )
         .map(|_| ())
     })?;
     crate::failpoint!("join-attached");
-    sql::execute(&format!("ALTER TABLE {table} DROP CONSTRAINT shadowpart_known"), &[])?;
+    sql::execute(
+        &format!("ALTER TABLE {table} DROP CONSTRAINT shadowpart_known"),
+        &[],
+    )?;
     sql::execute(
         "UPDATE shadowpart.pair SET wrapper_relid = $2, wrapped = $3, reserved = $4 WHERE id = $1",
-        &[pair.id.into(), wrapper.into(), pair.wrapped.into(), pair.reserved.clone().into()],
+        &[
+            pair.id.into(),
+            wrapper.into(),
+            pair.wrapped.into(),
+            pair.reserved.clone().into(),
+        ],
     )?;
     trigger::refuse_reserved(shadow, pair)?;
     Ok(())
@@ -293,7 +345,8 @@ fn choose_reserved(shadow: &Shadow, pair: &Pair) -> Result<Option<String>> {
     .next()
     .unwrap_or((pg_sys::InvalidOid, -1));
     let n = pair.id;
-    let text = sql::value::<String>("SELECT md5(random()::text || $1::text)", &[n.into()])?.unwrap_or_default();
+    let text = sql::value::<String>("SELECT md5(random()::text || $1::text)", &[n.into()])?
+        .unwrap_or_default();
     let value = match typid {
         pg_sys::INT2OID => Some((-32768 + n % 10_000).to_string()),
         pg_sys::INT4OID => Some((i64::from(i32::MIN) + n % 1_000_000_000).to_string()),
@@ -301,11 +354,17 @@ fn choose_reserved(shadow: &Shadow, pair: &Pair) -> Result<Option<String>> {
         pg_sys::OIDOID => Some((4_294_000_000 + n % 900_000).to_string()),
         pg_sys::UUIDOID => Some(text),
         pg_sys::TEXTOID => Some(format!("shadowpart reserved {text}")),
-        pg_sys::VARCHAROID | pg_sys::BPCHAROID if typmod < 0 => Some(format!("shadowpart reserved {text}")),
-        pg_sys::VARCHAROID | pg_sys::BPCHAROID if typmod - 4 >= 8 => Some(text.chars().take(typmod as usize - 4).collect()),
+        pg_sys::VARCHAROID | pg_sys::BPCHAROID if typmod < 0 => {
+            Some(format!("shadowpart reserved {text}"))
+        }
+        pg_sys::VARCHAROID | pg_sys::BPCHAROID if typmod - 4 >= 8 => {
+            Some(text.chars().take(typmod as usize - 4).collect())
+        }
         pg_sys::NUMERICOID if typmod < 0 => Some((i128::from(n) - i128::MAX).to_string()),
         pg_sys::DATEOID => Some(format!("{:04}-01-01 BC", 4000 - n % 3900)),
-        pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Some(format!("{:04}-01-01 00:00:00 BC", 4000 - n % 3900)),
+        pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => {
+            Some(format!("{:04}-01-01 00:00:00 BC", 4000 - n % 3900))
+        }
         _ => None,
     };
     value.map(Some).ok_or_else(|| {
@@ -320,8 +379,12 @@ fn choose_reserved(shadow: &Shadow, pair: &Pair) -> Result<Option<String>> {
 
 /// Takes a shadow that owns nothing out of the wrapper and drops it.
 pub fn leave(pair: &Pair) -> Result<()> {
-    let Some(relid) = pair.shadow else { return Ok(()) };
-    let Ok(table) = sql::relation(relid) else { return Ok(()) };
+    let Some(relid) = pair.shadow else {
+        return Ok(());
+    };
+    let Ok(table) = sql::relation(relid) else {
+        return Ok(());
+    };
     if let Some(parent) = parent_of(relid)? {
         swap::lock(parent, pg_sys::AccessExclusiveLock)?;
         swap::lock(relid, pg_sys::AccessExclusiveLock)?;
@@ -340,7 +403,9 @@ pub fn leave(pair: &Pair) -> Result<()> {
 
 /// Drops what was the primary, when rows can no longer be routed to it.
 pub fn retire_primary(pair: &Pair) -> Result<()> {
-    let Ok(table) = sql::relation(pair.primary) else { return Ok(()) };
+    let Ok(table) = sql::relation(pair.primary) else {
+        return Ok(());
+    };
     let wrapper = pair.wrapper()?;
     swap::lock(wrapper, pg_sys::AccessExclusiveLock)?;
     swap::lock(pair.primary, pg_sys::AccessExclusiveLock)?;
@@ -367,8 +432,12 @@ pub fn retire_primary(pair: &Pair) -> Result<()> {
 ///
 /// Returns false when the wrapper is still needed, or is none of ours.
 pub fn unwrap(wrapper: pg_sys::Oid) -> Result<bool> {
-    let Ok(wrapper_table) = sql::relation(wrapper) else { return Ok(false) };
-    let Some(parent) = parent_of(wrapper)? else { return Ok(false) };
+    let Ok(wrapper_table) = sql::relation(wrapper) else {
+        return Ok(false);
+    };
+    let Some(parent) = parent_of(wrapper)? else {
+        return Ok(false);
+    };
     swap::lock(parent, pg_sys::AccessExclusiveLock)?;
     swap::lock(wrapper, pg_sys::AccessExclusiveLock)?;
     let children = sql::query(
@@ -377,21 +446,36 @@ pub fn unwrap(wrapper: pg_sys::Oid) -> Result<bool> {
         &[wrapper.into()],
         |row| Ok((row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid), row.get::<bool>(2)?.unwrap_or(false))),
     )?;
-    let [(leaf, true)] = children[..] else { return Ok(false) };
+    let [(leaf, true)] = children[..] else {
+        return Ok(false);
+    };
     swap::lock(leaf, pg_sys::AccessExclusiveLock)?;
     let parent_table = sql::relation(parent)?;
     let bound = bound_of(wrapper)?;
     let constraint = constraint_of(wrapper)?;
     let leaf_table = sql::relation(leaf)?;
     let _blind = SeeNothingOf::new(&[leaf]);
-    sql::execute(&format!("ALTER TABLE {wrapper_table} DETACH PARTITION {leaf_table}"), &[])?;
-    sql::execute(&format!("ALTER TABLE {parent_table} DETACH PARTITION {wrapper_table}"), &[])?;
+    sql::execute(
+        &format!("ALTER TABLE {wrapper_table} DETACH PARTITION {leaf_table}"),
+        &[],
+    )?;
+    sql::execute(
+        &format!("ALTER TABLE {parent_table} DETACH PARTITION {wrapper_table}"),
+        &[],
+    )?;
     sql::execute(&format!("DROP TABLE {wrapper_table}"), &[])?;
     // The rows satisfied the wrapper's constraint a moment ago; see `replace`.
     known_to_hold(leaf, "shadowpart_known", &constraint)?;
     without_default(parent, || {
-        sql::execute(&format!("ALTER TABLE {parent_table} ATTACH PARTITION {leaf_table} {bound}"), &[]).map(|_| ())
+        sql::execute(
+            &format!("ALTER TABLE {parent_table} ATTACH PARTITION {leaf_table} {bound}"),
+            &[],
+        )
+        .map(|_| ())
     })?;
-    sql::execute(&format!("ALTER TABLE {leaf_table} DROP CONSTRAINT shadowpart_known"), &[])?;
+    sql::execute(
+        &format!("ALTER TABLE {leaf_table} DROP CONSTRAINT shadowpart_known"),
+        &[],
+    )?;
     Ok(true)
 }

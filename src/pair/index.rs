@@ -20,34 +20,60 @@ struct Missing {
 pub fn build_next(shadow: &Shadow, pair: &Pair) -> Result<bool> {
     let relid = pair.shadow()?;
     let table = sql::relation(relid)?;
-    let Some(missing) = next_missing(pair, relid, &table)? else { return Ok(false) };
-    sql::execute(&format!("SET LOCAL default_tablespace = {}", sql::ident(&shadow.target)), &[])?;
+    let Some(missing) = next_missing(pair, relid, &table)? else {
+        return Ok(false);
+    };
+    sql::execute(
+        &format!(
+            "SET LOCAL default_tablespace = {}",
+            sql::ident(&shadow.target)
+        ),
+        &[],
+    )?;
     // CREATE INDEX itself runs functions in expressions as the owner, restricted.
     sql::execute(&missing.statement, &[])?;
     if let Some(kind) = &missing.constraint {
         sql::execute(
-            &format!("ALTER TABLE {table} ADD CONSTRAINT {0} {kind} USING INDEX {0}", sql::ident(&missing.name)),
+            &format!(
+                "ALTER TABLE {table} ADD CONSTRAINT {0} {kind} USING INDEX {0}",
+                sql::ident(&missing.name)
+            ),
             &[],
         )?;
     }
     let (schema, _) = build::name_beside(relid, "")?;
     let index = format!("{}.{}", sql::ident(&schema), sql::ident(&missing.name));
     if missing.clustered {
-        sql::execute(&format!("ALTER TABLE {table} CLUSTER ON {}", sql::ident(&missing.name)), &[])?;
+        sql::execute(
+            &format!(
+                "ALTER TABLE {table} CLUSTER ON {}",
+                sql::ident(&missing.name)
+            ),
+            &[],
+        )?;
     }
     for (column, target) in &missing.targets {
-        sql::execute(&format!("ALTER INDEX {index} ALTER COLUMN {column} SET STATISTICS {target}"), &[])?;
+        sql::execute(
+            &format!("ALTER INDEX {index} ALTER COLUMN {column} SET STATISTICS {target}"),
+            &[],
+        )?;
     }
     if let Some(comment) = &missing.comment {
-        sql::execute(&format!("COMMENT ON INDEX {index} IS {}", sql::literal(comment)), &[])?;
+        sql::execute(
+            &format!("COMMENT ON INDEX {index} IS {}", sql::literal(comment)),
+            &[],
+        )?;
     }
     Ok(true)
 }
 
 /// How many indexes the primary has: the n-th that is built is named after the n-th.
 fn next_missing(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<Option<Missing>> {
-    let have = sql::value::<i64>("SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = $1", &[relid.into()])?
-        .unwrap_or(0);
+    let have = sql::value::<i64>(
+        "SELECT count(*) FROM pg_catalog.pg_index WHERE indrelid = $1",
+        &[relid.into()],
+    )?
+    .unwrap_or(0);
     let rows = sql::query(
         "SELECT i.indexrelid, c.relname::text, pg_catalog.pg_get_indexdef(i.indexrelid),
                 format('CREATE %sINDEX %I ON %I.%I ', CASE WHEN i.indisunique THEN 'UNIQUE ' ELSE '' END,
@@ -76,15 +102,22 @@ fn next_missing(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<Option<M
             ))
         },
     )?;
-    let Some((source, definition, head, constraint, clustered, comment, unique)) = rows.into_iter().next() else {
+    let Some((source, definition, head, constraint, clustered, comment, unique)) =
+        rows.into_iter().next()
+    else {
         return Ok(None);
     };
     let targets = sql::query(
         "SELECT attnum, attstattarget::int FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attstattarget >= 0",
         &[source.into()],
-        |row| Ok((row.get::<i16>(1)?.unwrap_or(0), row.get::<i32>(2)?.unwrap_or(0))),
+        |row| {
+            Ok((
+                row.get::<i16>(1)?.unwrap_or(0),
+                row.get::<i32>(2)?.unwrap_or(0),
+            ))
+        },
     )?;
-    let (_, name) = build::name_beside(relid, &format!("_i{}", have + 1))?;
+    let name = name_like(pair, relid, source, have + 1)?;
     let tail = definition.strip_prefix(head.as_str()).unwrap_or_else(|| {
         error!("shadowpart: index definition \"{definition}\" does not begin with \"{head}\"")
     });
@@ -100,6 +133,23 @@ fn next_missing(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<Option<M
         comment,
         targets,
     }))
+}
+
+/// The name of the primary's index `source` on the shadow: the same, with the shadow's name where the
+/// primary's was, as PostgreSQL would name it; where that does not fit, the shadow's name and a number.
+fn name_like(pair: &Pair, relid: pg_sys::Oid, source: pg_sys::Oid, number: i64) -> Result<String> {
+    let like = sql::value::<String>(
+        "SELECT s.relname || substr(i.relname, length(p.relname) + 1)
+           FROM pg_catalog.pg_class p, pg_catalog.pg_class s, pg_catalog.pg_class i
+          WHERE p.oid = $1 AND s.oid = $2 AND i.oid = $3 AND starts_with(i.relname, p.relname)
+            AND length(i.relname) > length(p.relname)
+            AND octet_length(s.relname || substr(i.relname, length(p.relname) + 1)) < 64",
+        &[pair.primary.into(), relid.into(), source.into()],
+    )?;
+    match like {
+        Some(name) => Ok(name),
+        None => Ok(build::name_beside(relid, &format!("_i{number}"))?.1),
+    }
 }
 
 /// Everything that hangs on the indexes or has to wait until the rows are there: foreign keys, replica
@@ -131,27 +181,36 @@ pub fn finish(pair: &Pair) -> Result<()> {
 }
 
 fn replica_identity(pair: &Pair, relid: pg_sys::Oid, table: &str) -> Result<()> {
-    let (kind, position) = sql::query(
+    let (kind, position, source) = sql::query(
         "SELECT c.relreplident::text, (SELECT count(*) FROM pg_catalog.pg_index j
-                  WHERE j.indrelid = c.oid AND j.indisvalid AND j.indisready AND j.indexrelid <= i.indexrelid)
+                  WHERE j.indrelid = c.oid AND j.indisvalid AND j.indisready AND j.indexrelid <= i.indexrelid), i.indexrelid
            FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_index i ON i.indrelid = c.oid AND i.indisreplident
           WHERE c.oid = $1",
         &[pair.primary.into()],
-        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<i64>(2)?.unwrap_or(0))),
+        |row| {
+            Ok((
+                row.get::<String>(1)?.unwrap_or_default(),
+                row.get::<i64>(2)?.unwrap_or(0),
+                row.get::<pg_sys::Oid>(3)?.unwrap_or(pg_sys::InvalidOid),
+            ))
+        },
     )?
     .into_iter()
     .next()
-    .unwrap_or_default();
+    .unwrap_or((String::new(), 0, pg_sys::InvalidOid));
     let clause = match kind.as_str() {
         "f" => "FULL".to_owned(),
         "n" => "NOTHING".to_owned(),
         "i" => {
-            let (_, name) = build::name_beside(relid, &format!("_i{position}"))?;
+            let name = name_like(pair, relid, source, position)?;
             format!("USING INDEX {}", sql::ident(&name))
         }
         _ => return Ok(()),
     };
-    sql::execute(&format!("ALTER TABLE {table} REPLICA IDENTITY {clause}"), &[])?;
+    sql::execute(
+        &format!("ALTER TABLE {table} REPLICA IDENTITY {clause}"),
+        &[],
+    )?;
     Ok(())
 }
 
@@ -174,7 +233,10 @@ fn own_triggers(pair: &Pair, table: &str) -> Result<()> {
         },
     )?;
     for (definition, place, enabled, name) in triggers {
-        sql::execute(&definition.replacen(&place, &format!(" ON {table} "), 1), &[])?;
+        sql::execute(
+            &definition.replacen(&place, &format!(" ON {table} "), 1),
+            &[],
+        )?;
         let state = match enabled.as_str() {
             "D" => "DISABLE",
             "R" => "ENABLE REPLICA",
@@ -204,12 +266,21 @@ fn sequences(pair: &Pair, relid: pg_sys::Oid) -> Result<()> {
 /// unique index is built. They come back with the catch-up.
 pub fn remove_captured(pair: &Pair) -> Result<()> {
     let keys: Vec<String> = pair.key_columns.iter().map(|k| sql::ident(k)).collect();
-    let (table, delta) = (sql::relation(pair.shadow()?)?, sql::relation(pair.delta()?)?);
+    let (table, delta) = (
+        sql::relation(pair.shadow()?)?,
+        sql::relation(pair.delta()?)?,
+    );
     let list = keys.join(", ");
     let statement = format!(
         "DELETE FROM ONLY {table} s USING (SELECT DISTINCT {list} FROM {delta}) d WHERE ({}) = ({})",
-        keys.iter().map(|k| format!("s.{k}")).collect::<Vec<_>>().join(", "),
-        keys.iter().map(|k| format!("d.{k}")).collect::<Vec<_>>().join(", "),
+        keys.iter()
+            .map(|k| format!("s.{k}"))
+            .collect::<Vec<_>>()
+            .join(", "),
+        keys.iter()
+            .map(|k| format!("d.{k}"))
+            .collect::<Vec<_>>()
+            .join(", "),
     );
     sql::execute(&statement, &[])?;
     Ok(())

@@ -25,9 +25,14 @@ pub fn column(relation: pg_sys::Oid, name: &str) -> Result<Column> {
     // SAFETY: catalog look-ups by OID.
     let (base, operator) = unsafe {
         let base = pg_sys::getBaseType(pg_sys::get_atttype(relation, attno));
-        (base, (*pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr)
+        (
+            base,
+            (*pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr,
+        )
     };
-    let base_type = sql::value::<String>("SELECT pg_catalog.format_type($1, NULL)", &[base.into()])?.unwrap_or_default();
+    let base_type =
+        sql::value::<String>("SELECT pg_catalog.format_type($1, NULL)", &[base.into()])?
+            .unwrap_or_default();
     let equal = sql::value::<String>(
         "SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
            FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
@@ -42,7 +47,11 @@ pub fn column(relation: pg_sys::Oid, name: &str) -> Result<Column> {
         .detail("Partitions and their rows are told apart by equality.")
         .hint("An entity column needs a type whose values can be compared and sorted.")
     })?;
-    Ok(Column { name: name.to_owned(), base_type, equal })
+    Ok(Column {
+        name: name.to_owned(),
+        base_type,
+        equal,
+    })
 }
 
 /// The text form of an array of these values.
@@ -53,12 +62,26 @@ pub fn array_literal(values: &[String]) -> Result<String> {
 impl Column {
     /// `row.column = ANY (values)`, or `true` for everything.
     pub fn is_member(&self, row: &str, entities: Option<&[String]>) -> Result<String> {
-        let Some(entities) = entities else { return Ok("true".into()) };
-        let column = if row.is_empty() { sql::ident(&self.name) } else { format!("{row}.{}", sql::ident(&self.name)) };
+        let Some(entities) = entities else {
+            return Ok("true".into());
+        };
+        let column = if row.is_empty() {
+            sql::ident(&self.name)
+        } else {
+            format!("{row}.{}", sql::ident(&self.name))
+        };
         if let [one] = entities {
-            return Ok(format!("{column} {} {}::{}", self.equal, sql::literal(one), self.base_type));
+            return Ok(format!(
+                "{column} {} {}::{}",
+                self.equal,
+                sql::literal(one),
+                self.base_type
+            ));
         }
         let array = sql::literal(&array_literal(entities)?);
-        Ok(format!("{column} {} ANY ({array}::{}[])", self.equal, self.base_type))
+        Ok(format!(
+            "{column} {} ANY ({array}::{}[])",
+            self.equal, self.base_type
+        ))
     }
 }

@@ -125,7 +125,8 @@ impl Shadow {
 impl Pair {
     /// The shadow relation, which exists from the capture phase on.
     pub fn shadow(&self) -> Result<pg_sys::Oid> {
-        self.shadow.ok_or_else(|| missing("shadow relation", self.id))
+        self.shadow
+            .ok_or_else(|| missing("shadow relation", self.id))
     }
 
     pub fn wrapper(&self) -> Result<pg_sys::Oid> {
@@ -147,13 +148,19 @@ impl Pair {
 }
 
 fn missing(what: &str, pair: i64) -> Error {
-    Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, format!("pair {pair} has no {what} yet"))
+    Error::new(
+        PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+        format!("pair {pair} has no {what} yet"),
+    )
 }
 
 pub fn no_such_shadow(id: i64) -> Error {
-    Error::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("shadow {id} does not exist"))
-        .detail("No shadow of this database has, or had, this id.")
-        .hint("SELECT id, relation, state FROM shadow_status lists the shadows.")
+    Error::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("shadow {id} does not exist"),
+    )
+    .detail("No shadow of this database has, or had, this id.")
+    .hint("SELECT id, relation, state FROM shadow_status lists the shadows.")
 }
 
 fn word<T: std::str::FromStr>(text: Option<String>) -> T
@@ -161,21 +168,28 @@ where
     T::Err: std::fmt::Display,
 {
     let text = text.unwrap_or_default();
-    text.parse().unwrap_or_else(|e| error!("shadowpart catalog: {e}"))
+    text.parse()
+        .unwrap_or_else(|e| error!("shadowpart catalog: {e}"))
 }
 
 /// Runs `work` as the owner of a relation, as index builds and VACUUM do: functions in index
 /// expressions are the owner's code, not the superuser's.
 pub fn as_owner<T>(relid: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let owner = sql::value::<pg_sys::Oid>("SELECT relowner FROM pg_catalog.pg_class WHERE oid = $1", &[relid.into()])?
-        .unwrap_or(pg_sys::InvalidOid);
+    let owner = sql::value::<pg_sys::Oid>(
+        "SELECT relowner FROM pg_catalog.pg_class WHERE oid = $1",
+        &[relid.into()],
+    )?
+    .unwrap_or(pg_sys::InvalidOid);
     // SAFETY: set back on both ways out; an error that unwinds aborts the transaction, which sets the
     // user back too.
     unsafe {
         let mut user = pg_sys::InvalidOid;
         let mut context = 0;
         pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32);
+        pg_sys::SetUserIdAndSecContext(
+            owner,
+            context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32,
+        );
         let outcome = work();
         pg_sys::SetUserIdAndSecContext(user, context);
         outcome

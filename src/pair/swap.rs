@@ -32,9 +32,15 @@ pub fn begin_mirror(shadow: &Shadow, pair: &Pair) -> Result<bool> {
     trigger::mirror(shadow, pair, pair.shadow()?, pair.primary, false)?;
     trigger::remove(pair, pair.primary, Kind::Capture)?;
     let delta = sql::relation(pair.delta()?)?;
-    sql::execute(&format!("ALTER EXTENSION shadowpart DROP TABLE {delta}"), &[])?;
+    sql::execute(
+        &format!("ALTER EXTENSION shadowpart DROP TABLE {delta}"),
+        &[],
+    )?;
     sql::execute(&format!("DROP TABLE {delta}"), &[])?;
-    sql::execute("UPDATE shadowpart.pair SET delta_relid = NULL WHERE id = $1", &[pair.id.into()])?;
+    sql::execute(
+        "UPDATE shadowpart.pair SET delta_relid = NULL WHERE id = $1",
+        &[pair.id.into()],
+    )?;
     pair.enter("mirror")?;
     Ok(true)
 }
@@ -120,7 +126,10 @@ pub fn give_up_way_back(pairs: &[Pair]) -> Result<()> {
         trigger::remove(pair, pair.shadow()?, Kind::Mirror)?;
         bound::give_up_reserved(pair)?;
         trigger::remove(pair, pair.shadow()?, Kind::Reserved)?;
-        sql::execute("UPDATE shadowpart.pair SET blocks_done = 0 WHERE id = $1", &[pair.id.into()])?;
+        sql::execute(
+            "UPDATE shadowpart.pair SET blocks_done = 0 WHERE id = $1",
+            &[pair.id.into()],
+        )?;
     }
     Ok(())
 }

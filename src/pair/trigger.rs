@@ -56,15 +56,37 @@ pub fn mark(pair: &Pair, relid: pg_sys::Oid, other: pg_sys::Oid) -> Result<()> {
 pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let column = members::column(pair.primary, &shadow.entity_column)?;
     let keys = key_arguments(pair);
-    let call = format!("shadowpart.capture('{}', '{}'{keys})", pair.id, pair.delta()?.to_u32());
-    create(shadow, pair, &column, pair.primary, Kind::Capture, &call, shadow.entities.as_deref())?;
+    let call = format!(
+        "shadowpart.capture('{}', '{}'{keys})",
+        pair.id,
+        pair.delta()?.to_u32()
+    );
+    create(
+        shadow,
+        pair,
+        &column,
+        pair.primary,
+        Kind::Capture,
+        &call,
+        shadow.entities.as_deref(),
+    )?;
     own(pair, pair.primary, Kind::Capture, true)
 }
 
 /// Applies changes of one side to the other. From the primary: those of the members; from the shadow: all.
-pub fn mirror(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid, to: pg_sys::Oid, enabled: bool) -> Result<()> {
+pub fn mirror(
+    shadow: &Shadow,
+    pair: &Pair,
+    from: pg_sys::Oid,
+    to: pg_sys::Oid,
+    enabled: bool,
+) -> Result<()> {
     let column = members::column(from, &shadow.entity_column)?;
-    let entities = if from == pair.primary { shadow.entities.as_deref() } else { None };
+    let entities = if from == pair.primary {
+        shadow.entities.as_deref()
+    } else {
+        None
+    };
     let literal = match entities {
         Some(entities) => members::array_literal(entities)?,
         None => String::new(),
@@ -83,7 +105,9 @@ pub fn mirror(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid, to: pg_sys::Oid, 
 
 /// Refuses rows with the value with which the shadow holds its place.
 pub fn refuse_reserved(shadow: &Shadow, pair: &Pair) -> Result<()> {
-    let Some(reserved) = &pair.reserved else { return Ok(()) };
+    let Some(reserved) = &pair.reserved else {
+        return Ok(());
+    };
     let relid = pair.shadow()?;
     let column = members::column(relid, &shadow.entity_column)?;
     let when = column.is_member("NEW", Some(std::slice::from_ref(reserved)))?;
@@ -100,7 +124,10 @@ pub fn refuse_reserved(shadow: &Shadow, pair: &Pair) -> Result<()> {
 }
 
 fn key_arguments(pair: &Pair) -> String {
-    pair.key_columns.iter().map(|k| format!(", {}", sql::literal(k))).collect()
+    pair.key_columns
+        .iter()
+        .map(|k| format!(", {}", sql::literal(k)))
+        .collect()
 }
 
 fn create(
@@ -115,10 +142,16 @@ fn create(
     let table = sql::relation(relid)?;
     let old = column.is_member("OLD", entities)?;
     let new = column.is_member("NEW", entities)?;
-    for (event, suffix, when) in
-        [("INSERT", "i", new.clone()), ("UPDATE", "u", format!("{old} OR {new}")), ("DELETE", "d", old.clone())]
-    {
-        let when = if entities.is_some() { format!("WHEN ({when}) ") } else { String::new() };
+    for (event, suffix, when) in [
+        ("INSERT", "i", new.clone()),
+        ("UPDATE", "u", format!("{old} OR {new}")),
+        ("DELETE", "d", old.clone()),
+    ] {
+        let when = if entities.is_some() {
+            format!("WHEN ({when}) ")
+        } else {
+            String::new()
+        };
         sql::execute(
             &format!(
                 "CREATE TRIGGER {} AFTER {event} ON {table} FOR EACH ROW {when}EXECUTE FUNCTION {call}",
@@ -135,7 +168,11 @@ fn own(pair: &Pair, relid: pg_sys::Oid, kind: Kind, enabled: bool) -> Result<()>
     sql::execute(
         "UPDATE pg_catalog.pg_trigger SET tgisinternal = true, tgenabled = $3::\"char\"
           WHERE tgrelid = $1 AND starts_with(tgname, $2)",
-        &[relid.into(), kind.prefix(pair).into(), state(enabled).into()],
+        &[
+            relid.into(),
+            kind.prefix(pair).into(),
+            state(enabled).into(),
+        ],
     )?;
     invalidate(relid);
     Ok(())
@@ -151,7 +188,11 @@ pub fn switch(pair: &Pair, relid: pg_sys::Oid, kind: Kind, enabled: bool) -> Res
     sql::execute(
         "UPDATE pg_catalog.pg_trigger SET tgenabled = $3::\"char\"
           WHERE tgrelid = $1 AND starts_with(tgname, $2) AND tgisinternal",
-        &[relid.into(), kind.prefix(pair).into(), state(enabled).into()],
+        &[
+            relid.into(),
+            kind.prefix(pair).into(),
+            state(enabled).into(),
+        ],
     )?;
     invalidate(relid);
     Ok(())

@@ -17,8 +17,11 @@ pub struct Difference {
 
 /// Up to `limit` differences of one pair. The side that owns the entities is the truth.
 pub fn differences(shadow: &Shadow, pair: &Pair, limit: i64) -> Result<Vec<Difference>> {
-    let (owner, mirror) =
-        if pair.swapped { (pair.shadow()?, pair.primary) } else { (pair.primary, pair.shadow()?) };
+    let (owner, mirror) = if pair.swapped {
+        (pair.shadow()?, pair.primary)
+    } else {
+        (pair.primary, pair.shadow()?)
+    };
     let column = members::column(owner, &shadow.entity_column)?;
     let (owner_table, mirror_table) = (sql::relation(owner)?, sql::relation(mirror)?);
     let columns = sql::query(
@@ -28,14 +31,29 @@ pub fn differences(shadow: &Shadow, pair: &Pair, limit: i64) -> Result<Vec<Diffe
         |row| row.get::<String>(1),
     )?;
     let list = |alias: &str| {
-        columns.iter().flatten().map(|c| format!("{alias}.{}", sql::ident(c))).collect::<Vec<_>>().join(", ")
+        columns
+            .iter()
+            .flatten()
+            .map(|c| format!("{alias}.{}", sql::ident(c)))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let keys: Vec<String> = pair.key_columns.iter().map(|k| sql::ident(k)).collect();
-    let join = keys.iter().map(|k| format!("o.{k} = m.{k}")).collect::<Vec<_>>().join(" AND ");
+    let join = keys
+        .iter()
+        .map(|k| format!("o.{k} = m.{k}"))
+        .collect::<Vec<_>>()
+        .join(" AND ");
     let object = pair
         .key_columns
         .iter()
-        .map(|k| format!("{}, coalesce(o.{i}, m.{i})", sql::literal(k), i = sql::ident(k)))
+        .map(|k| {
+            format!(
+                "{}, coalesce(o.{i}, m.{i})",
+                sql::literal(k),
+                i = sql::ident(k)
+            )
+        })
         .collect::<Vec<_>>()
         .join(", ");
     // The pair's entities on both sides: only the owner of a whole partition has nothing else.
@@ -57,7 +75,9 @@ pub fn differences(shadow: &Shadow, pair: &Pair, limit: i64) -> Result<Vec<Diffe
         sql::query(&statement, &[], |row| {
             Ok(Difference {
                 partition: owner,
-                key: row.get::<JsonB>(1)?.unwrap_or(JsonB(serde_json::Value::Null)),
+                key: row
+                    .get::<JsonB>(1)?
+                    .unwrap_or(JsonB(serde_json::Value::Null)),
                 what: row.get::<String>(2)?.unwrap_or_default(),
             })
         })

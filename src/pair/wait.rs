@@ -25,7 +25,7 @@ pub fn older(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older
            FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
           WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.pid IS DISTINCT FROM $2
+            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND (l.pid IS NULL OR l.pid IS DISTINCT FROM $2)
             AND coalesce(a.backend_type, '') <> 'autovacuum worker'
           UNION
          SELECT v.virtualxid, a.pid, a.query, a.xact_start::text
@@ -40,20 +40,32 @@ pub fn older(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older
 }
 
 /// Which of these are still there.
-pub fn still_there(list: &[Older], relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
+pub fn still_there(
+    list: &[Older],
+    relations: &[pg_sys::Oid],
+    waiter: Option<i32>,
+) -> Result<Vec<Older>> {
     let now = older(relations, waiter)?;
-    Ok(list.iter().filter(|o| now.iter().any(|n| n.transaction == o.transaction)).cloned().collect())
+    Ok(list
+        .iter()
+        .filter(|o| now.iter().any(|n| n.transaction == o.transaction))
+        .cloned()
+        .collect())
 }
 
 fn rows(statement: &str, relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
-    sql::query(statement, &[relations.to_vec().into(), waiter.into()], |row| {
-        Ok(Older {
-            transaction: row.get::<String>(1)?.unwrap_or_default(),
-            pid: row.get::<i32>(2)?,
-            query: row.get::<String>(3)?,
-            xact_start: row.get::<String>(4)?,
-        })
-    })
+    sql::query(
+        statement,
+        &[relations.to_vec().into(), waiter.into()],
+        |row| {
+            Ok(Older {
+                transaction: row.get::<String>(1)?.unwrap_or_default(),
+                pid: row.get::<i32>(2)?,
+                query: row.get::<String>(3)?,
+                xact_start: row.get::<String>(4)?,
+            })
+        },
+    )
 }
 
 /// Who holds or wants locks that are in the way on these relations, the longest-running first.
@@ -64,7 +76,7 @@ pub fn blockers(relations: &[pg_sys::Oid]) -> Result<Vec<Older>> {
           WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
             AND l.mode NOT IN ('AccessShareLock')
             AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND l.pid IS DISTINCT FROM $2
+            AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid() AND (l.pid IS NULL OR l.pid IS DISTINCT FROM $2)
           ORDER BY l.pid, l.virtualtransaction, a.xact_start",
         relations,
         None,

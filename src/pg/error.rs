@@ -18,7 +18,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
-        Error { sqlstate: unpack(code as i32), message: message.into(), detail: None, hint: None }
+        Error {
+            sqlstate: unpack(code as i32),
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -50,7 +55,10 @@ impl Error {
 
     /// What a lock timeout, a deadline or a deadlock leaves: worth another try a little later.
     pub fn is_transient(&self) -> bool {
-        matches!(self.sqlstate.as_str(), "55P03" | "57014" | "40P01" | "40001")
+        matches!(
+            self.sqlstate.as_str(),
+            "55P03" | "57014" | "40P01" | "40001"
+        )
     }
 
     /// From an error that PostgreSQL or a panic raised and `PgTryBuilder` caught.
@@ -99,5 +107,11 @@ fn unpack(mut code: i32) -> String {
 }
 
 fn pack(sqlstate: &str) -> i32 {
-    sqlstate.bytes().take(5).enumerate().fold(0, |code, (i, c)| code | ((i32::from(c - b'0') & 0x3f) << (6 * i)))
+    sqlstate
+        .bytes()
+        .take(5)
+        .enumerate()
+        .fold(0, |code, (i, c)| {
+            code | ((i32::from(c - b'0') & 0x3f) << (6 * i))
+        })
 }

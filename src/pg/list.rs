@@ -5,7 +5,13 @@ use pgrx::pg_sys;
 /// Number of elements; NIL has none.
 pub unsafe fn length(list: *const pg_sys::List) -> usize {
     // SAFETY: the caller passes NIL or a list.
-    unsafe { if list.is_null() { 0 } else { (*list).length as usize } }
+    unsafe {
+        if list.is_null() {
+            0
+        } else {
+            (*list).length as usize
+        }
+    }
 }
 
 /// Element `i`, counted from 0, of a list of pointers.

@@ -51,7 +51,11 @@ pub unsafe fn list_key(relation: pg_sys::Relation) -> Option<Key> {
     // SAFETY: an open relation; the arrays have `partnatts` elements.
     unsafe {
         let key = RelationGetPartitionKey(relation);
-        if key.is_null() || (*key).strategy as u8 != b'l' || (*key).partnatts != 1 || *(*key).partattrs == 0 {
+        if key.is_null()
+            || (*key).strategy as u8 != b'l'
+            || (*key).partnatts != 1
+            || *(*key).partattrs == 0
+        {
             return None;
         }
         let key = &*key;

@@ -43,7 +43,10 @@ pub enum Qual {
 }
 
 /// The bound of `relid` in a pinned descriptor, or `None` when the parent is not LIST-partitioned.
-pub unsafe fn of_descriptor(descriptor: pg_sys::PartitionDesc, relid: pg_sys::Oid) -> Option<Bound> {
+pub unsafe fn of_descriptor(
+    descriptor: pg_sys::PartitionDesc,
+    relid: pg_sys::Oid,
+) -> Option<Bound> {
     // SAFETY: a descriptor pinned by the plan; its arrays have the lengths that it states.
     unsafe {
         let descriptor = &*descriptor;
@@ -78,7 +81,9 @@ pub unsafe fn of_descriptor(descriptor: pg_sys::PartitionDesc, relid: pg_sys::Oi
 pub unsafe fn of_snapshot(relid: pg_sys::Oid) -> Option<(Bound, Comparison, i16)> {
     // SAFETY: catalog scans as PostgreSQL's own code does them; a parent is locked before it is opened.
     unsafe {
-        let snapshot = if pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32 && pg_sys::ActiveSnapshotSet() {
+        let snapshot = if pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32
+            && pg_sys::ActiveSnapshotSet()
+        {
             pg_sys::GetActiveSnapshot()
         } else {
             std::ptr::null_mut()
@@ -106,7 +111,9 @@ pub unsafe fn of_snapshot(relid: pg_sys::Oid) -> Option<(Bound, Comparison, i16)
         let mut own = None;
         let mut others = Vec::new();
         for (child, _) in siblings {
-            let Some(spec) = bound_spec(child, snapshot) else { continue };
+            let Some(spec) = bound_spec(child, snapshot) else {
+                continue;
+            };
             if (*spec).strategy as u8 != b'l' {
                 return None;
             }
@@ -118,8 +125,11 @@ pub unsafe fn of_snapshot(relid: pg_sys::Oid) -> Option<(Bound, Comparison, i16)
             }
         }
         let (is_default, datums) = own?;
-        let bound =
-            if is_default { Bound::Default { others } } else { Bound::Values { datums } };
+        let bound = if is_default {
+            Bound::Default { others }
+        } else {
+            Bound::Values { datums }
+        };
         Some((bound, key.comparison, attno))
     }
 }
@@ -138,16 +148,26 @@ unsafe fn scan_inherits(
             inherits::PARENT_INDEX
         };
         let mut rows = Vec::new();
-        scan_catalog(inherits::RELATION, index, attno, oid, snapshot, |tuple, _| {
-            let form = &*(pg_sys::GETSTRUCT(tuple) as *const inherits::Form);
-            rows.push((form.inhrelid, form.inhparent));
-        });
+        scan_catalog(
+            inherits::RELATION,
+            index,
+            attno,
+            oid,
+            snapshot,
+            |tuple, _| {
+                let form = &*(pg_sys::GETSTRUCT(tuple) as *const inherits::Form);
+                rows.push((form.inhrelid, form.inhparent));
+            },
+        );
         rows
     }
 }
 
 /// The bound of a partition as the snapshot has it.
-unsafe fn bound_spec(child: pg_sys::Oid, snapshot: pg_sys::Snapshot) -> Option<*mut pg_sys::PartitionBoundSpec> {
+unsafe fn bound_spec(
+    child: pg_sys::Oid,
+    snapshot: pg_sys::Snapshot,
+) -> Option<*mut pg_sys::PartitionBoundSpec> {
     // SAFETY: as above; relpartbound is a node tree that `stringToNode` reads.
     unsafe {
         let mut spec = None;
@@ -275,7 +295,11 @@ unsafe fn membership(
             comparison.opcintype,
             pg_sys::BTEqualStrategyNumber as i16,
         );
-        let operator = if inside { equal } else { pg_sys::get_negator(equal) };
+        let operator = if inside {
+            equal
+        } else {
+            pg_sys::get_negator(equal)
+        };
         let array_type = pg_sys::get_array_type(element);
         if datums.len() == 1 {
             let value = pg_sys::makeConst(
@@ -283,7 +307,11 @@ unsafe fn membership(
                 -1,
                 comparison.collation,
                 i32::from(comparison.typlen),
-                raw::missing::datumCopy(datums[0], comparison.typbyval, i32::from(comparison.typlen)),
+                raw::missing::datumCopy(
+                    datums[0],
+                    comparison.typbyval,
+                    i32::from(comparison.typlen),
+                ),
                 false,
                 comparison.typbyval,
             );
@@ -302,8 +330,14 @@ unsafe fn membership(
         let mut byval = false;
         pg_sys::get_typlenbyvalalign(element, &mut len, &mut byval, &mut align);
         let mut values = datums.to_vec();
-        let array =
-            pg_sys::construct_array(values.as_mut_ptr(), values.len() as i32, element, i32::from(len), byval, align);
+        let array = pg_sys::construct_array(
+            values.as_mut_ptr(),
+            values.len() as i32,
+            element,
+            i32::from(len),
+            byval,
+            align,
+        );
         let array = pg_sys::makeConst(
             array_type,
             -1,
@@ -313,13 +347,17 @@ unsafe fn membership(
             false,
             false,
         );
-        let test = pg_sys::palloc0(size_of::<pg_sys::ScalarArrayOpExpr>()) as *mut pg_sys::ScalarArrayOpExpr;
+        let test = pg_sys::palloc0(size_of::<pg_sys::ScalarArrayOpExpr>())
+            as *mut pg_sys::ScalarArrayOpExpr;
         (*test).xpr.type_ = pg_sys::NodeTag::T_ScalarArrayOpExpr;
         (*test).opno = operator;
         (*test).opfuncid = pg_sys::get_opcode(operator);
         (*test).useOr = inside;
         (*test).inputcollid = comparison.collation;
-        (*test).args = pg_sys::lappend(pg_sys::lappend(std::ptr::null_mut(), left.cast()), array.cast());
+        (*test).args = pg_sys::lappend(
+            pg_sys::lappend(std::ptr::null_mut(), left.cast()),
+            array.cast(),
+        );
         (*test).location = -1;
         test.cast()
     }
@@ -332,7 +370,13 @@ pub unsafe fn column_collation(relation: pg_sys::Relation, attno: i16) -> pg_sys
         let mut typid = pg_sys::InvalidOid;
         let mut typmod = 0;
         let mut collation = pg_sys::InvalidOid;
-        pg_sys::get_atttypetypmodcoll((*relation).rd_id, attno, &mut typid, &mut typmod, &mut collation);
+        pg_sys::get_atttypetypmodcoll(
+            (*relation).rd_id,
+            attno,
+            &mut typid,
+            &mut typmod,
+            &mut collation,
+        );
         collation
     }
 }

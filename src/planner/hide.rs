@@ -80,7 +80,9 @@ unsafe fn is_marked(relation: pg_sys::Relation) -> bool {
         triggers.iter().any(|t| {
             t.tgisinternal
                 && *t.tgname == b'!' as std::ffi::c_char
-                && CStr::from_ptr(t.tgname).to_bytes().starts_with(MARK_PREFIX.to_bytes())
+                && CStr::from_ptr(t.tgname)
+                    .to_bytes()
+                    .starts_with(MARK_PREFIX.to_bytes())
         })
     }
 }
@@ -108,7 +110,10 @@ unsafe extern "C-unwind" fn filter(
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn see_nothing(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) {
+unsafe extern "C-unwind" fn see_nothing(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) {
     // SAFETY: as for `relation_info`. A child is marked dummy exactly as `build_simple_rel` does right
     // after this hook when a restriction is constant false; any other relation gets a gating qual.
     unsafe {
@@ -122,7 +127,10 @@ unsafe extern "C-unwind" fn see_nothing(root: *mut pg_sys::PlannerInfo, rel: *mu
 }
 
 /// OID of the table that a child relation of the plan was expanded from.
-unsafe fn parent_of(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> Option<pg_sys::Oid> {
+unsafe fn parent_of(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) -> Option<pg_sys::Oid> {
     // SAFETY: the arrays are filled before the children's relation info is asked for.
     unsafe {
         let info = *(*root).append_rel_array.add((*rel).relid as usize);
@@ -133,18 +141,28 @@ unsafe fn parent_of(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo
     }
 }
 
-unsafe fn filter_child(root: *mut pg_sys::PlannerInfo, relid: pg_sys::Oid, rel: *mut pg_sys::RelOptInfo) {
+unsafe fn filter_child(
+    root: *mut pg_sys::PlannerInfo,
+    relid: pg_sys::Oid,
+    rel: *mut pg_sys::RelOptInfo,
+) {
     // SAFETY: as for `relation_info`; the parent's RelOptInfo exists before that of its children.
     unsafe {
         let info = &**(*root).append_rel_array.add((*rel).relid as usize);
         let parent = *(*root).simple_rel_array.add(info.parent_relid as usize);
-        if parent.is_null() || (*parent).part_scheme.is_null() || (*(*parent).part_scheme).partnatts != 1 {
+        if parent.is_null()
+            || (*parent).part_scheme.is_null()
+            || (*(*parent).part_scheme).partnatts != 1
+        {
             return;
         }
         let wrapper = pg_sys::relation_open(info.parent_reloid, pg_sys::NoLock as i32);
-        let descriptor = pg_sys::PartitionDirectoryLookup((*(*root).glob).partition_directory, wrapper);
+        let descriptor =
+            pg_sys::PartitionDirectoryLookup((*(*root).glob).partition_directory, wrapper);
         pg_sys::relation_close(wrapper, pg_sys::NoLock as i32);
-        let Some(bound) = bounds::of_descriptor(descriptor, relid) else { return };
+        let Some(bound) = bounds::of_descriptor(descriptor, relid) else {
+            return;
+        };
 
         let key = list::nth::<pg_sys::Var>(*(*parent).partexprs, 0);
         if key.is_null() || (*key.cast::<pg_sys::Node>()).type_ != pg_sys::NodeTag::T_Var {
@@ -171,10 +189,16 @@ unsafe fn filter_child(root: *mut pg_sys::PlannerInfo, relid: pg_sys::Oid, rel: 
     }
 }
 
-unsafe fn filter_named(root: *mut pg_sys::PlannerInfo, relid: pg_sys::Oid, rel: *mut pg_sys::RelOptInfo) {
+unsafe fn filter_named(
+    root: *mut pg_sys::PlannerInfo,
+    relid: pg_sys::Oid,
+    rel: *mut pg_sys::RelOptInfo,
+) {
     // SAFETY: as for `relation_info`.
     unsafe {
-        let Some((bound, comparison, attno)) = bounds::of_snapshot(relid) else { return };
+        let Some((bound, comparison, attno)) = bounds::of_snapshot(relid) else {
+            return;
+        };
         let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
         let column = pg_sys::makeVar(
             (*rel).relid as i32,
@@ -208,10 +232,30 @@ unsafe fn restrict(
         }
         let nobody = std::ptr::null_mut();
         #[cfg(any(feature = "pg14", feature = "pg15"))]
-        let info = pg_sys::make_restrictinfo(root, expression, true, false, pseudoconstant, 0, nobody, nobody, nobody);
+        let info = pg_sys::make_restrictinfo(
+            root,
+            expression,
+            true,
+            false,
+            pseudoconstant,
+            0,
+            nobody,
+            nobody,
+            nobody,
+        );
         #[cfg(not(any(feature = "pg14", feature = "pg15")))]
-        let info =
-            pg_sys::make_restrictinfo(root, expression, true, false, false, pseudoconstant, 0, nobody, nobody, nobody);
+        let info = pg_sys::make_restrictinfo(
+            root,
+            expression,
+            true,
+            false,
+            false,
+            pseudoconstant,
+            0,
+            nobody,
+            nobody,
+            nobody,
+        );
         (*rel).baserestrictinfo = pg_sys::lappend((*rel).baserestrictinfo, info.cast());
         (*rel).baserestrict_min_security = 0;
     }

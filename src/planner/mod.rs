@@ -22,5 +22,5 @@ pub fn at_abort() {
     sight::forget();
 }
 
-pub use hide::is_marked_relation;
 pub use bounds::list_values;
+pub use hide::is_marked_relation;

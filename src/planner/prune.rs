@@ -17,7 +17,11 @@ struct Noted {
     overflow: bool,
 }
 
-static mut NOTED: Noted = Noted { wrappers: [pg_sys::InvalidOid; 64], count: 0, overflow: false };
+static mut NOTED: Noted = Noted {
+    wrappers: [pg_sys::InvalidOid; 64],
+    count: 0,
+    overflow: false,
+};
 
 pub fn install() {
     // SAFETY: single-threaded start-up of the postmaster.
@@ -129,7 +133,11 @@ unsafe fn walk(statement: *mut pg_sys::PlannedStmt, plan: *mut pg_sys::Plan, fro
                 (*append).mergeplans
             }
             pg_sys::NodeTag::T_SubqueryScan => {
-                walk(statement, (*plan.cast::<pg_sys::SubqueryScan>()).subplan, from);
+                walk(
+                    statement,
+                    (*plan.cast::<pg_sys::SubqueryScan>()).subplan,
+                    from,
+                );
                 return;
             }
             pg_sys::NodeTag::T_CustomScan => (*plan.cast::<pg_sys::CustomScan>()).custom_plans,
@@ -141,7 +149,11 @@ unsafe fn walk(statement: *mut pg_sys::PlannedStmt, plan: *mut pg_sys::Plan, fro
     }
 }
 
-unsafe fn strip_info(statement: *mut pg_sys::PlannedStmt, info: *mut pg_sys::PartitionPruneInfo, from: usize) {
+unsafe fn strip_info(
+    statement: *mut pg_sys::PlannedStmt,
+    info: *mut pg_sys::PartitionPruneInfo,
+    from: usize,
+) {
     // SAFETY: a list of lists of PartitionedRelPruneInfo; range table indexes count from 1.
     unsafe {
         if info.is_null() {
@@ -151,7 +163,8 @@ unsafe fn strip_info(statement: *mut pg_sys::PlannedStmt, info: *mut pg_sys::Par
             let levels: *const pg_sys::List = nth((*info).prune_infos, i);
             for k in 0..length(levels) {
                 let level: *mut pg_sys::PartitionedRelPruneInfo = nth(levels, k);
-                let rte: *mut pg_sys::RangeTblEntry = nth((*statement).rtable, (*level).rtindex as usize - 1);
+                let rte: *mut pg_sys::RangeTblEntry =
+                    nth((*statement).rtable, (*level).rtindex as usize - 1);
                 if is_noted((*rte).relid, from) {
                     // From 18 on the executor opens a result relation only if it was not pruned, and takes
                     // leaves without initial steps to be on the list of those that never are.
