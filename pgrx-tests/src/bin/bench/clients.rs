@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+/// A client that fails and fails is not waited for.
+const FAILURES_MAX: usize = 1000;
+
 /// One transaction as a client saw it.
 #[derive(Clone, Copy)]
 pub struct Sample {
@@ -114,7 +117,7 @@ fn work(server: &Server, client: &Client, diary: &Diary) -> Result<()> {
                         .as_db_error()
                         .map_or_else(|| error.to_string(), ToString::to_string),
                 );
-                if closed {
+                if closed || diary.failures().len() > FAILURES_MAX {
                     break;
                 }
             }

@@ -10,14 +10,15 @@ const ROUNDS: usize = 9;
 const PLANS_PER_ROUND: usize = 300;
 const QUERIES_PER_ROUND: usize = 3000;
 
-/// The planning time that EXPLAIN tells.
-fn planning_ms(session: &mut Session, query: &str) -> Result<f64> {
+/// The planning time that EXPLAIN tells, in microseconds.
+fn planning_us(session: &mut Session, query: &str) -> Result<f64> {
     let lines = session.column(&format!("EXPLAIN (SUMMARY, COSTS off) {query}"))?;
     lines
         .iter()
         .find_map(|line| line.strip_prefix("Planning Time: ")?.strip_suffix(" ms"))
         .context("EXPLAIN tells no planning time")?
-        .parse()
+        .parse::<f64>()
+        .map(|ms| ms * 1000.0)
         .context("the planning time is no number")
 }
 
@@ -70,7 +71,7 @@ pub fn planning(server: &mut Server, report: &mut Report, _rows: u64) -> Result<
             let mut times: [Vec<f64>; 3] = Default::default();
             for _ in 0..PLANS_PER_ROUND {
                 for (name, times) in names.iter().zip(&mut times) {
-                    times.push(planning_ms(&mut session, &query.replace("{t}", name))?);
+                    times.push(planning_us(&mut session, &query.replace("{t}", name))?);
                 }
             }
             if round > 0 {
@@ -84,11 +85,11 @@ pub fn planning(server: &mut Server, report: &mut Report, _rows: u64) -> Result<
             same.ratio(),
             "x",
             1.05,
-            &same.behind(" ms"),
+            &same.behind(" us"),
         );
         report.note(
             format!("planning a {label}, hidden rows / table never managed"),
-            format!("{:.2}x{}", before.ratio(), before.behind(" ms")),
+            format!("{:.2}x{}", before.ratio(), before.behind(" us")),
         );
     }
     Ok(())

@@ -73,7 +73,7 @@ impl Report {
         self.failures += 1;
         let text = format!("{error:#}");
         let line = text.lines().next().unwrap_or_default();
-        let short: String = line.chars().take(60).collect();
+        let short: String = line.chars().take(100).collect();
         self.add(
             format!("{group}: not measured"),
             short,
