@@ -15,9 +15,9 @@ fn part_of_the_game(error: &anyhow::Error) -> bool {
         return false;
     };
     // 22023 invalid parameter, 42710 duplicate, 55000 not in the state, 55006 in use, 57014 cancelled,
-    // 02000 no data, 42P17 invalid definition.
+    // 02000 no data, 42P17 invalid definition, 57000 and 57P01 a worker that was terminated.
     [
-        "22023", "42710", "55000", "55006", "57014", "02000", "42P17",
+        "22023", "42710", "55000", "55006", "57014", "02000", "42P17", "57000", "57P01",
     ]
     .contains(&code)
 }
