@@ -10,7 +10,8 @@ CREATE TABLE shadowpart.managed (
     colocate_with regclass,
     managed_since timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE shadowpart.managed IS 'Managed tables: partitioned tables with the column that names the entity.';
+COMMENT ON TABLE shadowpart.managed IS
+    'Managed tables: partitioned tables with the column that names the entity.';
 SELECT pg_catalog.pg_extension_config_dump('shadowpart.managed', '');
 
 CREATE TABLE shadowpart.shadow (

@@ -5,7 +5,8 @@ COMMENT ON FUNCTION shadowpart.mirror() IS 'Row trigger: applies a change to the
 
 CREATE FUNCTION shadowpart.capture() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'shadowpart_capture';
-COMMENT ON FUNCTION shadowpart.capture() IS 'Row trigger: notes the keys of a change while a shadow is copied.';
+COMMENT ON FUNCTION shadowpart.capture() IS
+    'Row trigger: notes the keys of a change while a shadow is copied.';
 
 CREATE FUNCTION shadowpart.mark() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'shadowpart_mark';
@@ -60,7 +61,8 @@ CREATE FUNCTION shadowpart.differences(id bigint)
     RETURNS TABLE (partition regclass, key jsonb, difference text)
     LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'differences_wrapper';
-COMMENT ON FUNCTION shadowpart.differences(bigint) IS 'Rows that differ between the sides of the pairs of a shadow.';
+COMMENT ON FUNCTION shadowpart.differences(bigint) IS
+    'Rows that differ between the sides of the pairs of a shadow.';
 
 CREATE FUNCTION shadowpart.route(relation regclass, entities text[])
     RETURNS TABLE (

@@ -26,7 +26,8 @@ CREATE FUNCTION shadow_migrate(
 ) RETURNS bigint LANGUAGE sql VOLATILE
     AS $$
         SELECT shadowpart.request(
-            'migrate', relation, ARRAY[entity], false, tablespace, server, max_stall, verify, revert_window, wait)
+            'migrate', relation, ARRAY[entity], false,
+            tablespace, server, max_stall, verify, revert_window, wait)
     $$;
 COMMENT ON FUNCTION
     shadow_migrate(regclass, text, name, name, interval, boolean, boolean, interval) IS
@@ -41,7 +42,8 @@ CREATE FUNCTION shadow_create(
 ) RETURNS bigint LANGUAGE sql VOLATILE
     AS $$
         SELECT shadowpart.request(
-            'create', relation, shadowpart.entities_of(entity), false, tablespace, server, NULL, true, NULL, wait)
+            'create', relation, shadowpart.entities_of(entity), false,
+            tablespace, server, NULL, true, NULL, wait)
     $$;
 COMMENT ON FUNCTION shadow_create(regclass, anyelement, name, name, boolean) IS
     'Makes and keeps a standing shadow for an entity or an array of entities, of any type; returns its id.';
@@ -58,11 +60,13 @@ CREATE FUNCTION shadow_migrate(
 ) RETURNS bigint LANGUAGE sql VOLATILE
     AS $$
         SELECT shadowpart.request(
-            'migrate', relation, shadowpart.entities_of(entity), false, tablespace, server, max_stall, verify, revert_window, wait)
+            'migrate', relation, shadowpart.entities_of(entity), false,
+            tablespace, server, max_stall, verify, revert_window, wait)
     $$;
 COMMENT ON FUNCTION
     shadow_migrate(regclass, anyelement, name, name, interval, boolean, boolean, interval) IS
-    'Moves an entity or an array of entities, of any type, live, to another tablespace; returns the id of its shadow.';
+    'Moves an entity or an array of entities, of any type, live, to another tablespace; returns the id '
+    'of its shadow.';
 
 CREATE FUNCTION shadow_create(
     relation regclass,
@@ -73,7 +77,8 @@ CREATE FUNCTION shadow_create(
 ) RETURNS bigint LANGUAGE sql VOLATILE
     AS $$
         SELECT shadowpart.request(
-            'create', relation, shadowpart.entities_of(entities), false, tablespace, server, NULL, true, NULL, wait)
+            'create', relation, shadowpart.entities_of(entities), false,
+            tablespace, server, NULL, true, NULL, wait)
     $$;
 COMMENT ON FUNCTION shadow_create(regclass, name, anyarray, name, boolean) IS
     'Makes and keeps a standing shadow for several entities; returns its id.';
@@ -90,7 +95,8 @@ CREATE FUNCTION shadow_migrate(
 ) RETURNS bigint LANGUAGE sql VOLATILE
     AS $$
         SELECT shadowpart.request(
-            'migrate', relation, shadowpart.entities_of(entities), false, tablespace, server, max_stall, verify, revert_window, wait)
+            'migrate', relation, shadowpart.entities_of(entities), false,
+            tablespace, server, max_stall, verify, revert_window, wait)
     $$;
 COMMENT ON FUNCTION
     shadow_migrate(regclass, name, anyarray, name, interval, boolean, boolean, interval) IS
@@ -131,12 +137,14 @@ COMMENT ON FUNCTION
 CREATE FUNCTION shadow_swap(id bigint, max_stall interval DEFAULT NULL, wait boolean DEFAULT true)
     RETURNS bigint LANGUAGE sql VOLATILE
     AS $$ SELECT shadowpart.command('swap', id, max_stall, wait) $$;
-COMMENT ON FUNCTION shadow_swap(bigint, interval, boolean) IS 'Exchanges the roles of a standing shadow and its primary.';
+COMMENT ON FUNCTION shadow_swap(bigint, interval, boolean) IS
+    'Exchanges the roles of a standing shadow and its primary.';
 
 CREATE FUNCTION shadow_revert(id bigint, max_stall interval DEFAULT NULL, wait boolean DEFAULT true)
     RETURNS bigint LANGUAGE sql VOLATILE
     AS $$ SELECT shadowpart.command('revert', id, max_stall, wait) $$;
-COMMENT ON FUNCTION shadow_revert(bigint, interval, boolean) IS 'Swaps a migrated shadow back, as fast as it came.';
+COMMENT ON FUNCTION shadow_revert(bigint, interval, boolean) IS
+    'Swaps a migrated shadow back, as fast as it came.';
 
 CREATE FUNCTION shadow_finalize(id bigint, wait boolean DEFAULT true)
     RETURNS bigint LANGUAGE sql VOLATILE
@@ -169,7 +177,8 @@ CREATE FUNCTION shadow_route(relation regclass, entity text)
     )
     LANGUAGE sql VOLATILE
     AS $$
-        SELECT r.entity, r.partition, r.tablespace::name, r.shadow_id, r.shadow, r.shadow_tablespace::name, r.state
+        SELECT r.entity, r.partition, r.tablespace::name, r.shadow_id,
+            r.shadow, r.shadow_tablespace::name, r.state
         FROM shadowpart.route(relation, ARRAY[entity]) r
     $$;
 COMMENT ON FUNCTION shadow_route(regclass, text) IS
@@ -182,7 +191,8 @@ CREATE FUNCTION shadow_route(relation regclass, entity anyelement)
     )
     LANGUAGE sql VOLATILE
     AS $$
-        SELECT r.entity, r.partition, r.tablespace::name, r.shadow_id, r.shadow, r.shadow_tablespace::name, r.state
+        SELECT r.entity, r.partition, r.tablespace::name, r.shadow_id,
+            r.shadow, r.shadow_tablespace::name, r.state
         FROM shadowpart.route(relation, shadowpart.entities_of(entity)) r
     $$;
 COMMENT ON FUNCTION shadow_route(regclass, anyelement) IS

@@ -16,7 +16,8 @@ SELECT
     s.revert_until,
     s.last_error ->> 'message' AS last_error,
     s.figures
-        || jsonb_build_object('phase', s.phase, 'stale', p.stale, 'pairs', p.pairs, 'error', s.last_error) AS details
+        || jsonb_build_object('phase', s.phase,
+            'stale', p.stale, 'pairs', p.pairs, 'error', s.last_error) AS details
 FROM shadowpart.shadow s
 LEFT JOIN LATERAL (
     SELECT
@@ -43,8 +44,10 @@ WHERE
     pg_has_role('pg_monitor', 'MEMBER')
     OR coalesce(has_table_privilege(s.relation, 'SELECT'), false);
 COMMENT ON VIEW shadow_status IS
-    'Each shadow: table, entities, where from, where to, state, goal, rows and bytes copied, lag (changes captured '
-    'but not yet applied), end of the revert window, last error, and in details everything that was measured.';
+    'Each shadow: table, entities, where from, where to, state, goal, rows and bytes copied, lag '
+    '(changes captured '
+    'but not yet applied), end of the revert window, last error, and in details everything that was '
+    'measured.';
 
 CREATE VIEW shadow_progress AS
 SELECT
@@ -89,7 +92,8 @@ WHERE
     pg_has_role('pg_monitor', 'MEMBER')
     OR coalesce(has_table_privilege(s.relation, 'SELECT'), false);
 COMMENT ON VIEW shadow_history IS
-    'What happened to each shadow, in order. For swap and revert, took_ms is the stall: waiting for the lock and '
+    'What happened to each shadow, in order. For swap and revert, took_ms is the stall: waiting for the '
+    'lock and '
     'holding it, together; details tells them apart.';
 
 GRANT SELECT ON shadow_status, shadow_progress, shadow_history TO PUBLIC;

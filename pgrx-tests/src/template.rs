@@ -48,10 +48,8 @@ fn template(install: &Installation) -> Result<PathBuf> {
 
     let lock = File::create(shelf.join(format!("{label}-{user}.lock")))?;
     // SAFETY: the descriptor is open as long as `lock` lives.
-    ensure!(
-        unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } == 0,
-        "cannot lock"
-    );
+    let locked = unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } == 0;
+    ensure!(locked, "cannot lock");
     if !template.exists() {
         let workshop = tempfile::Builder::new()
             .prefix("shadowpart-init")

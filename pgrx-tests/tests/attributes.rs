@@ -88,7 +88,7 @@ const PORTRAIT: [(&str, &str); 9] = [
         "indexes",
         "SELECT regexp_replace(pg_get_indexdef(i.indexrelid), 'INDEX \\S+ ON (ONLY )?\\S+', 'INDEX ON'),
                 indisunique, indisprimary, indisclustered, indisreplident, indisvalid,
-                inhparent::regclass, obj_description(i.indexrelid, 'pg_class'),
+                inhparent IS NOT NULL, obj_description(i.indexrelid, 'pg_class'),
                 (SELECT array_agg(nullif(attstattarget, -1) ORDER BY attnum) FROM pg_attribute
                  WHERE attrelid = i.indexrelid)
          FROM pg_index i LEFT JOIN pg_inherits ON inhrelid = i.indexrelid WHERE indrelid = $1 ORDER BY 1",

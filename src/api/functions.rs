@@ -72,7 +72,7 @@ fn entities_of(entity: Option<AnyElement>) -> Vec<Option<String>> {
 fn seconds(interval: &Interval, what: &str) -> Result<f64> {
     let text = sql::value::<f64>(
         "SELECT CASE WHEN $1 > interval '100 years' THEN -1 ELSE extract(epoch FROM $1)::float8 END",
-        &[interval.clone().into()],
+        &[(*interval).into()],
     )?
     .unwrap_or(0.0);
     if text < 0.0 && text != -1.0 {

@@ -228,13 +228,12 @@ fn look(id: i64) -> Result<Seen> {
 /// Waits until a shadow is where it was wanted, with a NOTICE for each phase. Whoever cancels the waiting
 /// cancels the job.
 pub fn wait_for(id: i64, wanted: Goal) -> Result<()> {
-    let waited = PgTryBuilder::new(AssertUnwindSafe(|| wait_loop(id, wanted)))
+    PgTryBuilder::new(AssertUnwindSafe(|| wait_loop(id, wanted)))
         .catch_others(|error| {
             shared::cancel(id);
             error.rethrow()
         })
-        .execute();
-    waited
+        .execute()
 }
 
 fn wait_loop(id: i64, wanted: Goal) -> Result<()> {

@@ -433,10 +433,10 @@ pub unsafe fn clear(slot: *mut pg_sys::TupleTableSlot) {
 ///
 /// # Safety
 /// A trigger from the relation cache.
-pub unsafe fn arguments<'a>(
+pub unsafe fn arguments(
     trigger: *const pg_sys::Trigger,
     first: usize,
-    out: &mut [&'a CStr; KEYS_MAX],
+    out: &mut [&CStr; KEYS_MAX],
 ) -> usize {
     // SAFETY: tgargs has tgnargs C strings, which live as long as the relation cache entry.
     unsafe {

@@ -74,9 +74,7 @@ pub fn exchange(pair: &Pair, entities: Option<&[String]>, direction: Direction) 
         // its primary, so that the way back needs no new value.
         let holder = if from.owns_nothing() {
             &mut from
-        } else if to.owns_nothing() {
-            &mut to
-        } else if direction == Direction::Away {
+        } else if to.owns_nothing() || direction == Direction::Away {
             &mut to
         } else {
             &mut from

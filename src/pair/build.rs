@@ -209,7 +209,12 @@ fn create_delta(pair: &Pair) -> Result<pg_sys::Oid> {
 fn estimated_rows(shadow: &Shadow, pair: &Pair) -> Result<Option<i64>> {
     let column = super::members::column(pair.primary, &shadow.entity_column)?;
     let test = column.is_member("t", shadow.entities.as_deref())?;
-    let query = format!("SELECT FROM ONLY {} t WHERE {test}", sql::relation(pair.primary)?);
+    let query = format!(
+        "SELECT FROM ONLY {} t WHERE {test}",
+        sql::relation(pair.primary)?
+    );
     let plan = sql::explain("COSTS", &query)?;
-    Ok(plan[0]["Plan"]["Plan Rows"].as_f64().map(|rows| rows as i64))
+    Ok(plan[0]["Plan"]["Plan Rows"]
+        .as_f64()
+        .map(|rows| rows as i64))
 }

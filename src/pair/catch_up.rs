@@ -52,7 +52,7 @@ pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
                 0,
                 std::ptr::null_mut(),
                 std::ptr::null_mut(),
-                flags as u32,
+                flags,
             );
             let next = method.scan_getnextslot.unwrap_unchecked();
             let mut count = 0;

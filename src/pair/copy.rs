@@ -248,7 +248,7 @@ pub fn walk(
                 0,
                 std::ptr::null_mut(),
                 std::ptr::null_mut(),
-                flags as u32,
+                flags,
             );
             method.scan_set_tidrange.unwrap_unchecked()(scan, &mut low, &mut high);
             let next = method.scan_getnextslot_tidrange.unwrap_unchecked();
@@ -286,7 +286,11 @@ pub fn chunk(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
     )?;
     let mut rows = 0i64;
     let size = || -> Result<i64> {
-        Ok(sql::value::<i64>("SELECT pg_catalog.pg_table_size($1)", &[pair.shadow()?.into()])?.unwrap_or(0))
+        Ok(sql::value::<i64>(
+            "SELECT pg_catalog.pg_table_size($1)",
+            &[pair.shadow()?.into()],
+        )?
+        .unwrap_or(0))
     };
     let before = size()?;
     // SAFETY: slots hold copies of the rows until they are inserted; the map goes from the primary's columns

@@ -103,7 +103,7 @@ unsafe fn forget_hash_collation(relid: pg_sys::Oid, name: &str) -> Result<()> {
         }
         let text = std::ffi::CStr::from_ptr(pg_sys::text_to_cstring(datum.cast_mut_ptr()))
             .to_string_lossy();
-        let function = format!(":funcid {} ", u32::from(pg_sys::F_SATISFIES_HASH_PARTITION));
+        let function = format!(":funcid {} ", pg_sys::F_SATISFIES_HASH_PARTITION);
         let mut changed = String::with_capacity(text.len());
         let mut rest = text.as_ref();
         while let Some(at) = rest.find(&function) {

@@ -76,7 +76,8 @@ pub fn relation(oid: pg_sys::Oid) -> Result<String> {
 
 /// The plan of a query, as JSON. Takes no transaction id, so that it works on a standby too.
 pub fn explain(options: &str, query: &str) -> Result<serde_json::Value> {
-    let statement = std::ffi::CString::new(format!("EXPLAIN ({options}, FORMAT JSON) {query}")).unwrap_or_default();
+    let statement = std::ffi::CString::new(format!("EXPLAIN ({options}, FORMAT JSON) {query}"))
+        .unwrap_or_default();
     // SAFETY: SPI is connected while its result is read; an error aborts the transaction, and SPI with it.
     unsafe {
         pg_sys::SPI_connect();
@@ -86,7 +87,9 @@ pub fn explain(options: &str, query: &str) -> Result<serde_json::Value> {
         } else {
             let table = &*pg_sys::SPI_tuptable;
             let value = pg_sys::SPI_getvalue(*table.vals, table.tupdesc, 1);
-            std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned()
+            std::ffi::CStr::from_ptr(value)
+                .to_string_lossy()
+                .into_owned()
         };
         pg_sys::SPI_finish();
         Ok(serde_json::from_str(&text).unwrap_or(serde_json::Value::Null))

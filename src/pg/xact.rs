@@ -17,18 +17,21 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         pg_sys::SetCurrentStatementStartTimestamp();
         pg_sys::StartTransactionCommand();
     }
-    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| unsafe {
+    // SAFETY: inside the transaction begun above; what is pushed is popped, or goes with the abort.
+    let body = || unsafe {
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         let value = work()?;
         disarm();
         pg_sys::PopActiveSnapshot();
         pg_sys::CommitTransactionCommand();
         Ok(value)
-    }))
-    .catch_others(|error| Err(Error::caught(error)))
-    .catch_rust_panic(|error| Err(Error::caught(error)))
-    .execute();
+    };
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_others(|error| Err(Error::caught(error)))
+        .catch_rust_panic(|error| Err(Error::caught(error)))
+        .execute();
     if outcome.is_err() {
+        // SAFETY: as the main loop of PostgreSQL's own workers does.
         unsafe {
             disarm();
             pg_sys::AbortOutOfAnyTransaction();

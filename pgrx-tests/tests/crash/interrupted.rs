@@ -187,12 +187,16 @@ fn the_waiter_is_cancelled() {
                 .err()
                 .with_context(|| format!("{how}: the call succeeded"))?;
             let code = sqlstate(&error).unwrap_or("none").to_owned();
-            let expected = if *how == "terminate" {
-                "57P01"
+            // Of the last words of a session the client may hear only that it is closed.
+            let expected: &[&str] = if *how == "terminate" {
+                &["57P01", "none"]
             } else {
-                "57014"
+                &["57014"]
             };
-            ensure!(code == expected, "{how}: {code}: {error:#}");
+            ensure!(
+                expected.contains(&code.as_str()),
+                "{how}: {code}: {error:#}"
+            );
             session.wait_for_state(id, &["cancelled", "dropped"])?;
             twin.assert_same(&mut session)?;
             orders.write(&twin, &mut session, 5 + round as u32)?;

@@ -303,7 +303,12 @@ fn part(number: usize, of: usize, fate: Fate) {
         .enumerate()
         .filter(|(index, _)| index % of == number)
     {
-        let layout = [LIST_WITH_DEFAULT, HASH, LIST, MONTH][(index / of + index) % 4];
+        // In a table that is partitioned by lists of tenants a leaf needs no wrapper.
+        let layout = if point.contains("wrap") {
+            [HASH, MONTH][index % 2]
+        } else {
+            [LIST_WITH_DEFAULT, HASH, LIST, MONTH][(index / of + index) % 4]
+        };
         if let Err(error) = story(point, fate, layout) {
             failures.push(error.to_string());
         }
