@@ -79,7 +79,7 @@ const PORTRAIT: [(&str, &str); 9] = [
     (
         "columns",
         "SELECT attname, atttypid::regtype, atttypmod, attnotnull, attstorage, attcompression,
-                nullif(attstattarget, -1), attoptions, attidentity, attgenerated, attcollation::regcollation,
+                nullif(attstattarget, -1), (SELECT array_agg(o) FROM unnest(attoptions) o WHERE o LIKE 'n_distinct%'), attidentity, attgenerated, attcollation::regcollation,
                 attacl, pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
          FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
          WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attname",

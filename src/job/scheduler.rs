@@ -42,7 +42,16 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
                     }
                 }
             }
-            Ok(None) => return,
+            Ok(None) => {
+                // Whoever came with work in this moment saw a scheduler and woke it. So first stop being
+                // one, for all to see, and then look again: whoever comes later asks for a new one.
+                shared::release();
+                match xact::transaction(look) {
+                    Ok(None) => return,
+                    _ if shared::become_scheduler() => continue,
+                    _ => return,
+                }
+            }
             Err(e) => log!("shadowpart scheduler: {e}"),
         }
         latch::nap(Duration::from_millis(500));

@@ -41,7 +41,16 @@ pub extern "C-unwind" fn shadowpart_worker(database: pg_sys::Datum) {
     // Whatever ends this process, the scheduler starts another for what is unfinished.
     shared::wake_scheduler();
     crate::failpoint!("request-accepted");
-    match shared::claim(id, guc::MAX_JOBS.get() as usize) {
+    // The worker before this one may be on its last steps.
+    let mut claimed = shared::claim(id, guc::MAX_JOBS.get() as usize);
+    for _ in 0..200 {
+        if claimed != Err(shared::Refused::Taken) {
+            break;
+        }
+        crate::pg::latch::nap(std::time::Duration::from_millis(5));
+        claimed = shared::claim(id, guc::MAX_JOBS.get() as usize);
+    }
+    match claimed {
         Ok(()) => {
             lead(id, requested);
             shared::release();

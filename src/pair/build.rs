@@ -146,9 +146,11 @@ pub fn copy_attributes(from: pg_sys::Oid, to: pg_sys::Oid, table: &str) -> Resul
                AND k.oid = $2 AND k.relkind = 'r'
             UNION ALL
             SELECT 7, format('ALTER TABLE %s ALTER COLUMN %I SET (%s)', $3, t.attname,
-                             array_to_string(t.attoptions, ', '))
+                             (SELECT string_agg(o, ', ') FROM unnest(t.attoptions) o WHERE o LIKE 'n_distinct%'))
               FROM pg_catalog.pg_attribute t
-             WHERE t.attrelid = $1 AND t.attnum > 0 AND NOT t.attisdropped AND t.attoptions IS NOT NULL
+             WHERE t.attrelid = $1 AND t.attnum > 0 AND NOT t.attisdropped
+               -- A server may stamp columns with options of its own; those are not ours to copy.
+               AND EXISTS (SELECT FROM unnest(t.attoptions) o WHERE o LIKE 'n_distinct%')
             UNION ALL
             SELECT 8, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $3)
               FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.relrowsecurity
