@@ -93,12 +93,17 @@ fn harden() {
 /// Takes steps until the shadow rests or has to be left to the scheduler.
 fn lead(id: i64, requested: bool) {
     if !requested {
-        // Whoever waited for this job is gone: it was started again after a crash or a restart.
+        // After a crash nobody waits any more. A waiter who is alive stays known: the scheduler may have
+        // been quicker than the worker of the request, and the job must not wait for its own waiter.
         let _ = xact::transaction(|| {
-            sql::execute(
-                "UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1",
-                &[id.into()],
-            )
+            let waiter = Shadow::load(id)?.waiter_pid;
+            if waiter.is_some_and(|pid| !shared::is_alive(pid)) {
+                sql::execute(
+                    "UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1",
+                    &[id.into()],
+                )?;
+            }
+            Ok(())
         });
     }
     loop {

@@ -120,7 +120,10 @@ words! {
 impl State {
     /// Nothing will ever happen again to a shadow in this state.
     pub fn is_final(self) -> bool {
-        matches!(self, State::Finalized | State::Dropped | State::Failed | State::Cancelled)
+        matches!(
+            self,
+            State::Finalized | State::Dropped | State::Failed | State::Cancelled
+        )
     }
 
     /// Objects of a shadow in this state exist and are kept in step with writes.
@@ -208,7 +211,11 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
         },
         Goal::Ready => match state {
             Migrated => Ok(Some(Goal::Ready)),
-            Ready if !goal.is_gone() => Ok(if goal == Goal::Ready { None } else { Some(Goal::Ready) }),
+            Ready if !goal.is_gone() => Ok(if goal == Goal::Ready {
+                None
+            } else {
+                Some(Goal::Ready)
+            }),
             Finalizing => Err(Refusal::WrongState { needs: "migrated" }),
             _ => Err(Refusal::WrongState { needs: "migrated" }),
         },
@@ -226,7 +233,9 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
             Queued | Building => Ok(Some(wanted)),
             // Built and waiting to be swapped: the shadow stays, the swap is called off.
             Ready if goal == Goal::Migrated || goal == Goal::Finalized => Ok(Some(Goal::Ready)),
-            _ => Err(Refusal::WrongState { needs: "queued or building" }),
+            _ => Err(Refusal::WrongState {
+                needs: "queued or building",
+            }),
         },
     }
 }
@@ -268,7 +277,10 @@ mod tests {
     fn what_is_swapped_is_never_dropped() {
         for g in Goal::ALL {
             let action = next(State::Migrated, *g);
-            assert!(!matches!(action, Some(Action::Drop | Action::BeginDrop | Action::End)));
+            assert!(!matches!(
+                action,
+                Some(Action::Drop | Action::BeginDrop | Action::End)
+            ));
             assert_eq!(next(State::Finalizing, *g), Some(Action::RemoveHidden));
         }
     }
@@ -289,7 +301,10 @@ mod tests {
 
     #[test]
     fn a_finished_migration_cannot_be_reverted() {
-        assert_eq!(command(Goal::Ready, State::Finalized, Goal::Finalized), Err(Refusal::Ended));
+        assert_eq!(
+            command(Goal::Ready, State::Finalized, Goal::Finalized),
+            Err(Refusal::Ended)
+        );
         assert_eq!(
             command(Goal::Ready, State::Finalizing, Goal::Finalized),
             Err(Refusal::WrongState { needs: "migrated" })
