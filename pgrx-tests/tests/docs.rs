@@ -2,7 +2,7 @@
 
 use shadowpart_tests::*;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// The files with examples that must be there; others in docs/ are run too.
@@ -13,8 +13,10 @@ const FILES: &[&str] = &[
     "docs/limits.md",
 ];
 
-fn root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+/// Of the checkout that the test runs in, which need not be the one that it was built in.
+fn root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    Path::new(&package).join("..")
 }
 
 /// The ```sql blocks of a file, each at the line on which it stands there, so that psql's messages

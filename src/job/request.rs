@@ -138,7 +138,50 @@ fn internal(e: serde_json::Error) -> Error {
 }
 
 /// Hands a request to a worker of its own and waits until it is committed or refused.
+///
+/// A worker may be terminated before it has answered. What it had committed is looked for then, and the
+/// request made again where there is nothing.
 pub fn submit(request: &Request) -> Result<Answer> {
+    for _ in 0..3 {
+        if let Some(outcome) = submit_once(request)? {
+            return Ok(outcome);
+        }
+        if let Request::New(new) = request
+            && let Some(id) = committed(new)?
+        {
+            return Ok(Answer { id, notice: None });
+        }
+    }
+    Err(Error::new(
+        PgSqlErrorCode::ERRCODE_OPERATOR_INTERVENTION,
+        "background workers ended before they had accepted the request",
+    )
+    .detail("Nothing has been changed.")
+    .hint("The server log says why they ended. Try again."))
+}
+
+/// The shadow that a request has made, if it has made one.
+fn committed(new: &New) -> Result<Option<i64>> {
+    crate::api::as_superuser(|| {
+        crate::pair::swap::fresh_snapshot(|| {
+            sql::value::<i64>(
+                "SELECT id FROM shadowpart.shadow
+                  WHERE relation = $1 AND entities IS NOT DISTINCT FROM $2 AND target = $3 AND waiter_pid = $4
+                    AND created_at >= statement_timestamp()
+                  ORDER BY id DESC LIMIT 1",
+                &[
+                    pg_sys::Oid::from(new.relation).into(),
+                    new.entities.clone().into(),
+                    new.target.as_str().into(),
+                    new.waiter_pid.into(),
+                ],
+            )
+        })
+    })
+}
+
+/// `None`: the worker ended without an answer.
+fn submit_once(request: &Request) -> Result<Option<Answer>> {
     let mail = Mail::send(request)?;
     // SAFETY: plain reads of this process's own state.
     let (database, pid, handle) = unsafe {
@@ -166,16 +209,10 @@ pub fn submit(request: &Request) -> Result<Answer> {
     let mut pause = Duration::from_micros(500);
     let outcome = loop {
         if let Some(outcome) = mail.answered() {
-            break outcome;
+            break outcome.map(Some);
         }
         if worker.has_ended() {
-            break mail.answered().unwrap_or_else(|| {
-                Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-                    "the background worker ended before it had accepted the request",
-                )
-                .hint("The server log says why."))
-            });
+            break mail.answered().map_or(Ok(None), |outcome| outcome.map(Some));
         }
         latch::nap(pause.max(Duration::from_millis(1)));
         pause = (pause * 2).min(Duration::from_millis(20));

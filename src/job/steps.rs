@@ -72,18 +72,29 @@ fn briefly<T>(
     relations: &[pg_sys::Oid],
     mut work: impl FnMut() -> Result<T>,
 ) -> Result<(T, Stall)> {
-    let limit = Duration::from_millis(shadow.max_stall_ms.max(1) as u64);
+    briefly_after(shadow, relations, || Ok(()), |()| work())
+}
+
+/// The same, with something to do before each attempt, without a lock, whose result the attempt gets.
+fn briefly_after<P, T>(
+    shadow: &Shadow,
+    relations: &[pg_sys::Oid],
+    mut prepare: impl FnMut() -> Result<P>,
+    mut work: impl FnMut(P) -> Result<T>,
+) -> Result<(T, Stall)> {
+    let limit = stall_limit(shadow);
     let deadline = wait_deadline();
     let mut pause = Duration::from_millis(5);
     let mut attempts = 0;
     loop {
         check_stop(shadow)?;
+        let prepared = prepare()?;
         attempts += 1;
         let started = Instant::now();
         let outcome = transaction(|| {
             xact::commit_without_wait();
             xact::arm(limit);
-            work()
+            work(prepared)
         });
         match outcome {
             Ok(value) => {
@@ -107,6 +118,14 @@ fn briefly<T>(
         latch::nap(pause);
         pause = (pause * 2).min(Duration::from_millis(1000));
     }
+}
+
+/// How long locks may be waited for and held: `max_stall`, and less than `deadlock_timeout`, so that in a
+/// deadlock with a user's transaction it is always this side that gives way.
+fn stall_limit(shadow: &Shadow) -> Duration {
+    // SAFETY: a plain variable of the server.
+    let deadlock_ms = unsafe { pg_sys::DeadlockTimeout };
+    Duration::from_millis(i64::from(shadow.max_stall_ms.min(deadlock_ms * 8 / 10).max(1)) as u64)
 }
 
 fn report_blockers(shadow: &Shadow, relations: &[pg_sys::Oid], attempts: u32) -> Result<()> {
@@ -278,15 +297,18 @@ fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
             "new" => {
                 phase(shadow, "capture")?;
                 crate::failpoint!("capture-before");
-                briefly(shadow, &[pair.primary], || {
-                    build::capture(shadow, &mut pair.clone())
-                })?;
+                if pair.shadow.is_none() {
+                    transaction(|| build::prepare(shadow, &pair))?;
+                    pair = reload(shadow, pair.id)?;
+                }
+                briefly(shadow, &[pair.primary], || build::capture(shadow, &pair))?;
                 crate::failpoint!("capture-after");
             }
             "copy" => copy_rows(shadow, &pair)?,
             "index" => build_indexes(shadow, &pair)?,
             "join" => join(shadow, &pair)?,
             "catch-up" => catch_up(shadow, &pair)?,
+            "mirror" if pair.delta.is_some() => transaction(|| swap::drop_delta(&pair))?,
             _ => return Ok(()),
         }
         pair = reload(shadow, pair.id)?;
@@ -428,39 +450,66 @@ fn join(shadow: &Shadow, pair: &Pair) -> Result<()> {
     })
 }
 
+/// Fewest keys that are levelled while writers are held off.
+const LAST_KEYS: usize = 100;
+
+/// Brings the shadow level with the primary, and begins to mirror.
+///
+/// Rounds without a lock come first, each levelling what was captured during the one before it, until what
+/// is left can be levelled in a tenth of `max_stall` at the speed measured so far.
 fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
     phase(shadow, "catch-up")?;
     let started = Instant::now();
+    let deadline = wait_deadline();
+    let relations = relations_of(std::slice::from_ref(pair));
     let mut keys = 0;
-    loop {
-        // Rounds without a lock until little is left: what comes in during one round is less each time.
-        loop {
-            check_stop(shadow)?;
-            let count = transaction(|| catch_up::batch(shadow, pair))?;
-            keys += count;
-            crate::failpoint!("catch-up-batch");
-            if count < 100 {
-                break;
-            }
+    let mut limit = LAST_KEYS;
+    let mut rounds = || loop {
+        check_stop(shadow)?;
+        let round_started = Instant::now();
+        let count = transaction(|| {
+            xact::commit_without_wait();
+            catch_up::batch(shadow, pair, catch_up::BATCH)
+        })?;
+        keys += count;
+        crate::failpoint!("catch-up-batch");
+        if count >= LAST_KEYS {
+            let per_key = round_started.elapsed().as_secs_f64() / count as f64;
+            let budget = f64::from(shadow.max_stall_ms.max(1)) / 10_000.0;
+            limit = LAST_KEYS.max((budget / per_key) as usize);
         }
-        crate::failpoint!("mirror-before");
-        let (mirrored, stall) = briefly(shadow, &relations_of(std::slice::from_ref(pair)), || {
-            swap::begin_mirror(shadow, pair)
+        if count < limit {
+            return Ok(limit);
+        }
+        if deadline.is_some_and(|d| Instant::now() > d) {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                "the shadow cannot keep up with the writes to its entities",
+            )
+            .detail(format!("{keys} changes have been applied, and as many come in."))
+            .hint("Try again when there is less load, or raise shadowpart.wait_timeout."));
+        }
+    };
+    crate::failpoint!("mirror-before");
+    let stall = loop {
+        let (mirrored, stall) = briefly_after(shadow, &relations, &mut rounds, |limit| {
+            swap::begin_mirror(shadow, pair, limit)
         })?;
         if mirrored {
-            crate::failpoint!("mirror-after");
-            let took = ms_since(started);
-            return transaction(|| {
-                record(shadow.id, "catch-up", took, json!({"keys": keys}))?;
-                record(
-                    shadow.id,
-                    "mirror",
-                    stall.total_ms,
-                    json!({"attempts": stall.attempts}),
-                )
-            });
+            break stall;
         }
-    }
+    };
+    crate::failpoint!("mirror-after");
+    let took = ms_since(started);
+    transaction(|| {
+        record(shadow.id, "catch-up", took, json!({"keys": keys}))?;
+        record(
+            shadow.id,
+            "mirror",
+            stall.total_ms,
+            json!({"attempts": stall.attempts}),
+        )
+    })
 }
 
 /// The swap, away or back.
@@ -634,15 +683,7 @@ fn take_pair_away(shadow: &Shadow, pair: &Pair) -> Result<()> {
         briefly(shadow, &relations, || {
             hidden::unmark(pair)?;
             hierarchy::leave(pair)?;
-            if let Some(delta) = pair.delta
-                && let Ok(table) = crate::pg::sql::relation(delta)
-            {
-                crate::pg::sql::execute(
-                    &format!("ALTER EXTENSION shadowpart DROP TABLE {table}"),
-                    &[],
-                )?;
-                crate::pg::sql::execute(&format!("DROP TABLE {table}"), &[])?;
-            }
+            swap::drop_delta(pair)?;
             crate::pg::sql::execute(
                 "DELETE FROM shadowpart.stale WHERE pair_id = $1",
                 &[pair.id.into()],

@@ -360,13 +360,10 @@ unsafe fn apply_state(
             stale::mark((*link).pair, c"a side has no usable key index");
             return;
         }
-        // What an event before this one wrote must be older than what this one writes.
-        c::CommandCounterIncrement();
         if !old.is_null() {
             level(link, &keys_of(link, old));
         }
         if !new.is_null() {
-            c::CommandCounterIncrement();
             level(link, &keys_of(link, new));
         }
     }
@@ -431,7 +428,6 @@ pub unsafe fn level_key(link: *mut Link, keys: &[pg_sys::Datum]) -> bool {
         }
         let mut all = [pg_sys::Datum::from(0); KEYS_MAX];
         all[..keys.len()].copy_from_slice(keys);
-        c::CommandCounterIncrement();
         level(link, &all);
         true
     }
@@ -445,6 +441,10 @@ unsafe fn level(link: *mut Link, keys: &[pg_sys::Datum; KEYS_MAX]) {
         let other = &mut *(*link).other;
         let keys = &keys[..(*link).key_count];
         let there = other.find(keys);
+        // A key that comes again within one command: what it wrote the first time must be older.
+        if there && other.found_is_new() {
+            c::CommandCounterIncrement();
+        }
         let here = this.find(keys) && is_member(link, this.found);
         let mut exact = true;
         if here {

@@ -63,6 +63,8 @@ mod c {
         pub fn index_endscan(scan: IndexScanDesc);
         pub fn slot_getsomeattrs_int(slot: *mut TupleTableSlot, attnum: i32);
         pub fn MemoryContextReset(context: MemoryContext);
+        pub fn TransactionIdIsCurrentTransactionId(xid: TransactionId) -> bool;
+        pub fn HeapTupleHeaderGetCmin(tuple: *const HeapTupleHeaderData) -> CommandId;
     }
 }
 
@@ -228,6 +230,24 @@ impl Side {
             );
             c::index_endscan(scan);
             found
+        }
+    }
+
+    /// Whether the row in `found` was written by the command that is running now: heap access methods
+    /// refuse to change such a row a second time.
+    ///
+    /// # Safety
+    /// `find` has just returned true.
+    pub unsafe fn found_is_new(&self) -> bool {
+        // SAFETY: slots of this kind hold a heap tuple, pinned.
+        unsafe {
+            if (*self.found).tts_ops != &raw const pg_sys::TTSOpsBufferHeapTuple {
+                return true;
+            }
+            let tuple = (*self.found.cast::<pg_sys::HeapTupleTableSlot>()).tuple;
+            let header = (*tuple).t_data;
+            c::TransactionIdIsCurrentTransactionId((*header).t_choice.t_heap.t_xmin)
+                && c::HeapTupleHeaderGetCmin(header) >= c::GetCurrentCommandId(false)
         }
     }
 

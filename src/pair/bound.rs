@@ -24,31 +24,48 @@ pub enum Direction {
     Back,
 }
 
-/// Exchanges what primary and shadow own: the entities given, or everything.
+/// New bounds of the two sides of a pair, ready to be written.
+pub struct Exchange {
+    wrapper: pg_sys::Oid,
+    key: Key,
+    bounds: [(pg_sys::Oid, Bound); 2],
+}
+
+/// Works out how primary and shadow exchange what they own: the entities given, or everything.
 ///
 /// The caller holds EXCLUSIVE on wrapper, primary and shadow: no writer has routed by the old bounds and
 /// not finished. Readers need not wait: a plan pins one partition descriptor, filters by it, and both
-/// sides hold the rows.
-pub fn exchange(pair: &Pair, entities: Option<&[String]>, direction: Direction) -> Result<()> {
-    // SAFETY: relations are locked; nodes are allocated in the transaction's memory; the catalog rows
-    // written are those of the two partitions.
+/// sides hold the rows. All pairs of a swap are worked out before the first is written.
+pub fn exchange(
+    pair: &Pair,
+    entities: Option<&[String]>,
+    direction: Direction,
+) -> Result<Exchange> {
+    // SAFETY: relations are locked; nodes are allocated in the transaction's memory.
     unsafe {
-        let wrapper = pg_sys::table_open(pair.wrapper()?, pg_sys::NoLock as i32);
-        let key = partition::list_key(wrapper);
-        pg_sys::table_close(wrapper, pg_sys::NoLock as i32);
-        let key = key.ok_or_else(|| not_a_wrapper(pair))?;
-
         let (from_relid, to_relid) = match direction {
             Direction::Away => (pair.primary, pair.shadow()?),
             Direction::Back => (pair.shadow()?, pair.primary),
         };
-        let mut from = read(from_relid)?;
-        let mut to = read(to_relid)?;
+        let wrapper = pg_sys::table_open(pair.wrapper()?, pg_sys::NoLock as i32);
+        let key = partition::list_key(wrapper);
+        let outcome = key
+            .ok_or_else(|| not_a_wrapper(pair))
+            .and_then(|key| Ok((read(from_relid)?, read(to_relid)?, key)))
+            .and_then(|(from, to, key)| {
+                let moved = match entities {
+                    Some(entities) => Some(owned_by(wrapper, &key, &from, parse(&key, entities)?)),
+                    None => None,
+                };
+                Ok((from, to, key, moved))
+            });
+        pg_sys::table_close(wrapper, pg_sys::NoLock as i32);
+        let (mut from, mut to, key, moved) = outcome?;
         let reserved = Reserved::of(pair, &key)?;
         reserved.take_from(&mut from, &key);
         reserved.take_from(&mut to, &key);
 
-        if from.is_default && entities.is_none() {
+        if from.is_default && moved.is_none() {
             to = Bound {
                 is_default: true,
                 values: Vec::new(),
@@ -60,10 +77,7 @@ pub fn exchange(pair: &Pair, entities: Option<&[String]>, direction: Direction) 
                 null: false,
             };
         } else {
-            let moved = match entities {
-                Some(entities) => parse(&key, entities)?,
-                None => std::mem::take(&mut from.values),
-            };
+            let moved = moved.unwrap_or_else(|| std::mem::take(&mut from.values));
             from.values
                 .retain(|v| !moved.iter().any(|m| equal(&key, *v, *m)));
             if !to.is_default {
@@ -80,8 +94,56 @@ pub fn exchange(pair: &Pair, entities: Option<&[String]>, direction: Direction) 
             &mut from
         };
         reserved.give_to(holder);
-        store(pair.wrapper()?, &key, &[(from_relid, from), (to_relid, to)]);
-        Ok(())
+        Ok(Exchange {
+            wrapper: pair.wrapper()?,
+            key,
+            bounds: [(from_relid, from), (to_relid, to)],
+        })
+    }
+}
+
+impl Exchange {
+    /// Writes the new bounds.
+    pub fn store(&self) {
+        // SAFETY: the catalog rows written are those of the two partitions, which the caller has locked.
+        unsafe { store(self.wrapper, &self.key, &self.bounds) }
+    }
+}
+
+/// Those of the entities that a partition with this bound owns. The entities of one shadow may lie in
+/// several partitions of one table, and each pair moves its own.
+unsafe fn owned_by(
+    wrapper: pg_sys::Relation,
+    key: &Key,
+    bound: &Bound,
+    mut entities: Vec<pg_sys::Datum>,
+) -> Vec<pg_sys::Datum> {
+    // SAFETY: the descriptor is that of an open, locked relation; its arrays have the lengths it states.
+    unsafe {
+        if !bound.is_default {
+            entities.retain(|e| bound.values.iter().any(|v| equal(key, *e, *v)));
+            return entities;
+        }
+        let info = (*pg_sys::RelationGetPartitionDesc(wrapper, false)).boundinfo;
+        if !info.is_null() {
+            let named: Vec<_> = (0..(*info).ndatums as usize)
+                .map(|i| **(*info).datums.add(i))
+                .collect();
+            entities.retain(|e| !named.iter().any(|v| equal(key, *e, *v)));
+        }
+        entities
+    }
+}
+
+/// Builds a wrapper's partition descriptor while nobody waits for it.
+pub fn warm(wrapper: pg_sys::Oid) {
+    // SAFETY: opened and closed here; the cache keeps the descriptor.
+    unsafe {
+        let relation = pg_sys::try_table_open(wrapper, pg_sys::AccessShareLock as i32);
+        if !relation.is_null() {
+            pg_sys::RelationGetPartitionDesc(relation, false);
+            pg_sys::table_close(relation, pg_sys::NoLock as i32);
+        }
     }
 }
 

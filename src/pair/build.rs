@@ -5,32 +5,45 @@ use crate::pg::error::Result;
 use crate::pg::sql;
 use pgrx::prelude::*;
 
-/// Takes the lock that ends all earlier writers, creates shadow and delta table, starts capturing.
-///
-/// When this commits, every change to the members that is not yet visible to a new snapshot will be in
-/// the delta table.
-pub fn capture(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
-    // Whoever wrote to the leaf is finished once this is granted; whoever comes next fires the triggers.
-    super::swap::lock(pair.primary, pg_sys::ShareRowExclusiveLock)?;
-    crate::failpoint!("capture-locked");
+/// Creates the shadow and the delta table, and on the shadow everything that nobody else can notice yet.
+pub fn prepare(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let relid = create_table(shadow, pair)?;
-    pair.shadow = Some(relid);
-    pair.delta = Some(create_delta(pair)?);
+    let delta = create_delta(pair)?;
     sql::execute(
         "UPDATE shadowpart.pair SET shadow_relid = $2, delta_relid = $3, blocks_done = 0, rows_done = 0,
                 bytes_done = 0,
                 blocks_total = pg_catalog.pg_relation_size($4) / pg_catalog.current_setting('block_size')::bigint,
                 rows_total = $5
           WHERE id = $1",
-        &[pair.id.into(), relid.into(), pair.delta.into(), pair.primary.into(), estimated_rows(shadow, pair)?.into()],
+        &[
+            pair.id.into(),
+            relid.into(),
+            delta.into(),
+            pair.primary.into(),
+            estimated_rows(shadow, pair)?.into(),
+        ],
     )?;
-    trigger::mark(pair, pair.primary, relid)?;
     trigger::mark(pair, relid, pair.primary)?;
+    trigger::mirror(shadow, pair, relid, pair.primary)
+}
+
+/// Takes the lock that ends all earlier writers, and starts capturing.
+///
+/// When this commits, every change to the members that is not yet visible to a new snapshot will be in
+/// the delta table. The triggers of the mirror are created here too, switched off, so that the step that
+/// begins to mirror holds writers off for less.
+pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    // Whoever wrote to the leaf is finished once this is granted; whoever comes next fires the triggers.
+    super::swap::lock(pair.primary, pg_sys::ShareRowExclusiveLock)?;
+    crate::failpoint!("capture-locked");
+    trigger::mark(pair, pair.primary, pair.shadow()?)?;
     trigger::capture(shadow, pair)?;
+    trigger::mirror(shadow, pair, pair.primary, pair.shadow()?)?;
     pair.enter("copy")
 }
 
-/// A name for a new relation beside `relid`: its name, cut so that the suffix fits, and the suffix.
+/// A name for a new relation beside `relid`: its name, without a suffix that it got this way itself, cut so
+/// that the new one fits, and the suffix.
 pub fn name_beside(relid: pg_sys::Oid, suffix: &str) -> Result<(String, String)> {
     let (schema, name) = sql::query(
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
@@ -46,7 +59,20 @@ pub fn name_beside(relid: pg_sys::Oid, suffix: &str) -> Result<(String, String)>
     .into_iter()
     .next()
     .unwrap_or_default();
-    Ok((schema, cut(&name, suffix)))
+    Ok((schema, cut(original(&name), suffix)))
+}
+
+/// The name without suffixes like `_s17` and `_w17`: a partition that has moved before is still called
+/// after what it was.
+fn original(mut name: &str) -> &str {
+    loop {
+        let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let rest = &name[..name.len() - digits];
+        match rest.strip_suffix("_s").or(rest.strip_suffix("_w")) {
+            Some(shorter) if digits > 0 && !shorter.is_empty() => name = shorter,
+            _ => return name,
+        }
+    }
 }
 
 /// An identifier of at most 63 bytes that ends in the suffix.

@@ -12,8 +12,8 @@ use std::ffi::{CStr, CString};
 /// Keys handled in one transaction.
 pub const BATCH: usize = 20_000;
 
-/// Levels captured keys, at most a batch; returns how many there were.
-pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
+/// Levels captured keys, at most `limit`; returns how many there were.
+pub fn batch(shadow: &Shadow, pair: &Pair, limit: usize) -> Result<usize> {
     let literal = match &shadow.entities {
         Some(entities) => members::array_literal(entities)?,
         None => String::new(),
@@ -57,7 +57,7 @@ pub fn batch(shadow: &Shadow, pair: &Pair) -> Result<usize> {
             let next = method.scan_getnextslot.unwrap_unchecked();
             let mut count = 0;
             let mut usable = true;
-            while count < BATCH
+            while count < limit
                 && usable
                 && next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot)
             {

@@ -16,22 +16,29 @@ pub fn lock(relid: pg_sys::Oid, mode: u32) -> Result<()> {
     sql::relation(relid).map(|_| ())
 }
 
-/// From capturing keys to mirroring rows: holds writers off, levels the last keys, exchanges the
-/// triggers. From its commit on every write reaches both sides in one transaction.
+/// From capturing keys to mirroring rows: holds writers off, levels the last keys, switches the triggers.
+/// From its commit on every write reaches both sides in one transaction.
 ///
-/// Returns false when too much was captured meanwhile: then another round comes first.
-pub fn begin_mirror(shadow: &Shadow, pair: &Pair) -> Result<bool> {
+/// Returns false when `limit` keys or more had been captured meanwhile: then another round comes first.
+pub fn begin_mirror(shadow: &Shadow, pair: &Pair, limit: usize) -> Result<bool> {
     lock(pair.primary, pg_sys::ShareRowExclusiveLock)?;
     crate::failpoint!("mirror-locked");
     // The snapshot must be newer than the lock: all writers are finished, and their keys visible.
-    let drained = fresh_snapshot(|| catch_up::batch(shadow, pair))?;
-    if drained >= catch_up::BATCH {
+    let drained = fresh_snapshot(|| catch_up::batch(shadow, pair, limit))?;
+    if drained >= limit {
         return Ok(false);
     }
-    trigger::mirror(shadow, pair, pair.primary, pair.shadow()?, true)?;
-    trigger::mirror(shadow, pair, pair.shadow()?, pair.primary, false)?;
+    trigger::switch(pair, pair.primary, Kind::Mirror, true)?;
     trigger::remove(pair, pair.primary, Kind::Capture)?;
-    let delta = sql::relation(pair.delta()?)?;
+    pair.enter("mirror")?;
+    Ok(true)
+}
+
+/// The delta table has served: its last keys are levelled, and no trigger writes to it any more.
+pub fn drop_delta(pair: &Pair) -> Result<()> {
+    let Some(Ok(delta)) = pair.delta.map(sql::relation) else {
+        return Ok(());
+    };
     sql::execute(
         &format!("ALTER EXTENSION shadowpart DROP TABLE {delta}"),
         &[],
@@ -41,8 +48,7 @@ pub fn begin_mirror(shadow: &Shadow, pair: &Pair) -> Result<bool> {
         "UPDATE shadowpart.pair SET delta_relid = NULL WHERE id = $1",
         &[pair.id.into()],
     )?;
-    pair.enter("mirror")?;
-    Ok(true)
+    Ok(())
 }
 
 /// Runs `work` with a snapshot taken now.
@@ -68,16 +74,19 @@ pub struct Timing {
 /// readers are not waited for. Order of locks: wrappers, primaries, shadows, each by OID, as every swap
 /// takes them.
 pub fn swap(shadow: &Shadow, pairs: &[Pair], direction: Direction) -> Result<Timing> {
-    let asked = Instant::now();
     let mut order: Vec<pg_sys::Oid> = pairs.iter().filter_map(|p| p.wrapper).collect();
     order.sort_unstable_by_key(|o| o.to_u32());
     order.dedup();
+    for wrapper in &order {
+        bound::warm(*wrapper);
+    }
     let mut leaves: Vec<_> = pairs.iter().map(|p| p.primary).collect();
     leaves.sort_unstable_by_key(|o| o.to_u32());
     order.append(&mut leaves);
     let mut shadows: Vec<_> = pairs.iter().filter_map(|p| p.shadow).collect();
     shadows.sort_unstable_by_key(|o| o.to_u32());
     order.append(&mut shadows);
+    let asked = Instant::now();
     for relid in order {
         lock(relid, pg_sys::ExclusiveLock)?;
     }
@@ -86,8 +95,14 @@ pub fn swap(shadow: &Shadow, pairs: &[Pair], direction: Direction) -> Result<Tim
     if let Some(reason) = fresh_snapshot(|| shadow.stale_reason())? {
         return Err(stale(shadow, &reason));
     }
+    let exchanges = pairs
+        .iter()
+        .map(|pair| bound::exchange(pair, shadow.entities.as_deref(), direction))
+        .collect::<Result<Vec<_>>>()?;
+    for exchange in &exchanges {
+        exchange.store();
+    }
     for pair in pairs {
-        bound::exchange(pair, shadow.entities.as_deref(), direction)?;
         let away = direction == Direction::Away;
         trigger::switch(pair, pair.primary, Kind::Mirror, !away)?;
         trigger::switch(pair, pair.shadow()?, Kind::Mirror, away)?;

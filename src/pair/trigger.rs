@@ -74,13 +74,8 @@ pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
 }
 
 /// Applies changes of one side to the other. From the primary: those of the members; from the shadow: all.
-pub fn mirror(
-    shadow: &Shadow,
-    pair: &Pair,
-    from: pg_sys::Oid,
-    to: pg_sys::Oid,
-    enabled: bool,
-) -> Result<()> {
+/// Switched off, at first.
+pub fn mirror(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid, to: pg_sys::Oid) -> Result<()> {
     let column = members::column(from, &shadow.entity_column)?;
     let entities = if from == pair.primary {
         shadow.entities.as_deref()
@@ -100,7 +95,7 @@ pub fn mirror(
         key_arguments(pair)
     );
     create(shadow, pair, &column, from, Kind::Mirror, &call, entities)?;
-    own(pair, from, Kind::Mirror, enabled)
+    own(pair, from, Kind::Mirror, false)
 }
 
 /// Refuses rows with the value with which the shadow holds its place.
