@@ -596,6 +596,13 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
         crate::failpoint!("retire-before");
         phase(shadow, "retire")?;
         briefly(shadow, &relations, || {
+            // From the root down, as writers take their locks.
+            let mode = if needed {
+                pg_sys::ShareRowExclusiveLock
+            } else {
+                pg_sys::AccessExclusiveLock
+            };
+            swap::lock(pair.wrapper()?, mode)?;
             hidden::unmark(&pair)?;
             if !needed {
                 hierarchy::retire_primary(&pair)?;
@@ -681,6 +688,11 @@ fn take_pair_away(shadow: &Shadow, pair: &Pair) -> Result<()> {
         phase(shadow, "drop")?;
         let relations = relations_of(std::slice::from_ref(pair));
         briefly(shadow, &relations, || {
+            if let Some(relid) = pair.shadow
+                && let Some(parent) = hierarchy::parent_of(relid)?
+            {
+                swap::lock(parent, pg_sys::AccessExclusiveLock)?;
+            }
             hidden::unmark(pair)?;
             hierarchy::leave(pair)?;
             swap::drop_delta(pair)?;

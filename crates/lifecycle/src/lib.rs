@@ -199,7 +199,9 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
     use State::*;
     if state.is_final() {
         return match (wanted, state) {
-            (Goal::Finalized, Finalized) | (Goal::Dropped, Dropped) => Ok(None),
+            (Goal::Finalized, Finalized)
+            | (Goal::Dropped, Dropped)
+            | (Goal::Cancelled, Cancelled) => Ok(None),
             _ => Err(Refusal::Ended),
         };
     }
@@ -231,6 +233,8 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
         },
         Goal::Cancelled | Goal::Failed => match state {
             Queued | Building => Ok(Some(wanted)),
+            // On its way already.
+            Dropping if goal == Goal::Cancelled || goal == Goal::Failed => Ok(None),
             // Built and waiting to be swapped: the shadow stays, the swap is called off.
             Ready if goal == Goal::Migrated || goal == Goal::Finalized => Ok(Some(Goal::Ready)),
             _ => Err(Refusal::WrongState {

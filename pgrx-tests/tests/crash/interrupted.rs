@@ -150,7 +150,9 @@ fn the_server_goes_down_in_the_copy() {
 /// nothing is left. Then shadow_cancel does the same from another session.
 #[test]
 fn the_waiter_is_cancelled() {
-    scenario(slowly(), |server| {
+    // Slower still: the copy must last until it has been cancelled.
+    let settings = Settings::default().set("shadowpart.copy_rate_limit", "100kB");
+    scenario(settings, |server| {
         let (orders, twin) = prepare(server, LIST_WITH_DEFAULT)?;
         let mut session = server.connect()?;
         let before = Orphans::look(&mut session)?;
