@@ -212,7 +212,9 @@ fn submit_once(request: &Request) -> Result<Option<Answer>> {
             break outcome.map(Some);
         }
         if worker.has_ended() {
-            break mail.answered().map_or(Ok(None), |outcome| outcome.map(Some));
+            break mail
+                .answered()
+                .map_or(Ok(None), |outcome| outcome.map(Some));
         }
         latch::nap(pause.max(Duration::from_millis(1)));
         pause = (pause * 2).min(Duration::from_millis(20));

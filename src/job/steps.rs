@@ -486,7 +486,9 @@ fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
                 PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
                 "the shadow cannot keep up with the writes to its entities",
             )
-            .detail(format!("{keys} changes have been applied, and as many come in."))
+            .detail(format!(
+                "{keys} changes have been applied, and as many come in."
+            ))
             .hint("Try again when there is less load, or raise shadowpart.wait_timeout."));
         }
     };
@@ -566,6 +568,10 @@ fn give_up_way_back(shadow: &Shadow) -> Result<()> {
     phase(shadow, "finalize")?;
     let (_, stall) = briefly(shadow, &relations, || {
         swap::give_up_way_back(&all)?;
+        crate::pg::sql::execute(
+            "UPDATE shadowpart.shadow SET revert_until = NULL WHERE id = $1",
+            &[shadow.id.into()],
+        )?;
         set_state(shadow, State::Finalizing)
     })?;
     crate::failpoint!("finalize-after");

@@ -61,6 +61,12 @@ mod c {
             slot: *mut TupleTableSlot,
         ) -> bool;
         pub fn index_endscan(scan: IndexScanDesc);
+        pub fn FunctionCall2Coll(
+            flinfo: *mut FmgrInfo,
+            collation: Oid,
+            a: Datum,
+            b: Datum,
+        ) -> Datum;
         pub fn slot_getsomeattrs_int(slot: *mut TupleTableSlot, attnum: i32);
         pub fn MemoryContextReset(context: MemoryContext);
         pub fn TransactionIdIsCurrentTransactionId(xid: TransactionId) -> bool;
@@ -79,8 +85,16 @@ pub struct Side {
     /// For each column of the key index, which of the caller's keys it is.
     key_order: [usize; KEYS_MAX],
     scan_keys: [pg_sys::ScanKeyData; KEYS_MAX],
+    /// Heap column of each key column of the index.
+    heap_attnos: [i16; KEYS_MAX],
     /// The row that `find` found.
     pub found: *mut pg_sys::TupleTableSlot,
+    /// Where it found the one before.
+    last: pg_sys::ItemPointerData,
+    /// How many times to look into the index before the next guess.
+    index_first: u32,
+    /// How many guesses in a row were wrong.
+    wrong: u32,
 }
 
 /// Opens a relation and its indexes for writing. Allocates in the current memory context and takes
@@ -145,12 +159,14 @@ unsafe fn choose_key_index(side: *mut Side, keys: &[&CStr]) {
                 continue;
             }
             let mut order = [0usize; KEYS_MAX];
+            let mut heap_attnos = [0i16; KEYS_MAX];
             let all_found = (0..keys.len()).all(|k| {
                 let attno = info.ii_IndexAttrNumbers[k];
                 let wanted = keys
                     .iter()
                     .position(|name| pg_sys::get_attnum(relid, name.as_ptr()) == attno);
                 order[k] = wanted.unwrap_or(0);
+                heap_attnos[k] = attno;
                 wanted.is_some()
             });
             if !all_found {
@@ -177,6 +193,7 @@ unsafe fn choose_key_index(side: *mut Side, keys: &[&CStr]) {
             (*side).key_index = index;
             (*side).key_count = keys.len();
             (*side).key_order = order;
+            (*side).heap_attnos = heap_attnos;
             return;
         }
     }
@@ -197,6 +214,9 @@ impl Side {
         unsafe {
             for k in 0..self.key_count {
                 self.scan_keys[k].sk_argument = values[self.key_order[k]];
+            }
+            if self.guess() {
+                return true;
             }
             let snapshot = &raw mut pg_sys::SnapshotSelfData;
             #[cfg(not(feature = "pg18"))]
@@ -229,7 +249,53 @@ impl Side {
                 self.found,
             );
             c::index_endscan(scan);
+            if found {
+                self.last = (*self.found).tts_tid;
+            }
             found
+        }
+    }
+
+    /// Looks right behind the row found last. Statements on many rows mostly take them in the order in
+    /// which they lie, on both sides: then this spares the way down the index. A key is unique, so a live
+    /// row that has it is the row.
+    unsafe fn guess(&mut self) -> bool {
+        // SAFETY: a row is fetched by its address on a page that exists; an address that holds none, or one
+        // that is not visible, is said to be empty.
+        unsafe {
+            if self.last.ip_posid == 0 {
+                return false;
+            }
+            if self.index_first > 0 {
+                self.index_first -= 1;
+                return false;
+            }
+            let mut tid = self.last;
+            tid.ip_posid += 1;
+            let fetch = (*(*self.relation).rd_tableam)
+                .tuple_fetch_row_version
+                .unwrap_unchecked();
+            let snapshot = &raw mut pg_sys::SnapshotSelfData;
+            let right = fetch(self.relation, &mut tid, snapshot, self.found)
+                && (0..self.key_count).all(|k| {
+                    let key = &mut self.scan_keys[k];
+                    let value = attribute(self.found, self.heap_attnos[k]);
+                    c::FunctionCall2Coll(&mut key.sk_func, key.sk_collation, value, key.sk_argument)
+                        .value()
+                        != 0
+                });
+            if right {
+                self.last = tid;
+                self.wrong = 0;
+                return true;
+            }
+            clear(self.found);
+            self.wrong = (self.wrong + 1).min(6);
+            // One wrong guess a page is what to expect; where all are wrong, few are made.
+            if self.wrong > 1 {
+                self.index_first = 1 << self.wrong;
+            }
+            false
         }
     }
 

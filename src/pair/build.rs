@@ -42,8 +42,8 @@ pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
     pair.enter("copy")
 }
 
-/// A name for a new relation beside `relid`: its name, without a suffix that it got this way itself, cut so
-/// that the new one fits, and the suffix.
+/// A free name for a new relation beside `relid`: its name, without a suffix that it got this way itself, cut
+/// so that the new one fits, and the suffix.
 pub fn name_beside(relid: pg_sys::Oid, suffix: &str) -> Result<(String, String)> {
     let (schema, name) = sql::query(
         "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c
@@ -59,7 +59,31 @@ pub fn name_beside(relid: pg_sys::Oid, suffix: &str) -> Result<(String, String)>
     .into_iter()
     .next()
     .unwrap_or_default();
-    Ok((schema, cut(original(&name), suffix)))
+    let mut candidate = cut(original(&name), suffix);
+    let mut n = 1;
+    while is_taken(&schema, &candidate)? {
+        candidate = cut(original(&name), &format!("{suffix}_{n}"));
+        n += 1;
+    }
+    Ok((schema, candidate))
+}
+
+/// Quoted name of the schema that a relation is in.
+pub fn schema_of(relid: pg_sys::Oid) -> Result<String> {
+    Ok(sql::value::<String>(
+        "SELECT relnamespace::regnamespace::text FROM pg_catalog.pg_class WHERE oid = $1",
+        &[relid.into()],
+    )?
+    .unwrap_or_default())
+}
+
+fn is_taken(schema: &str, name: &str) -> Result<bool> {
+    Ok(sql::value::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                         WHERE n.nspname = $1 AND c.relname = $2)",
+        &[schema.into(), name.into()],
+    )?
+    .unwrap_or(false))
 }
 
 /// The name without suffixes like `_s17` and `_w17`: a partition that has moved before is still called
@@ -76,7 +100,7 @@ fn original(mut name: &str) -> &str {
 }
 
 /// An identifier of at most 63 bytes that ends in the suffix.
-fn cut(name: &str, suffix: &str) -> String {
+pub fn cut(name: &str, suffix: &str) -> String {
     let mut end = name.len().min(63 - suffix.len());
     while !name.is_char_boundary(end) {
         end -= 1;

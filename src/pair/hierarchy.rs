@@ -319,8 +319,7 @@ pub fn join(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
             pair.reserved.clone().into(),
         ],
     )?;
-    trigger::refuse_reserved(shadow, pair)?;
-    Ok(())
+    trigger::refuse_reserved(shadow, pair)
 }
 
 /// A value that is no entity. NULL, where no partition has it yet: entity columns are NOT NULL, so nobody

@@ -41,8 +41,7 @@ pub fn build_next(shadow: &Shadow, pair: &Pair) -> Result<bool> {
             &[],
         )?;
     }
-    let (schema, _) = build::name_beside(relid, "")?;
-    let index = format!("{}.{}", sql::ident(&schema), sql::ident(&missing.name));
+    let index = format!("{}.{}", build::schema_of(relid)?, sql::ident(&missing.name));
     if missing.clustered {
         sql::execute(
             &format!(
@@ -148,7 +147,16 @@ fn name_like(pair: &Pair, relid: pg_sys::Oid, source: pg_sys::Oid, number: i64) 
     )?;
     match like {
         Some(name) => Ok(name),
-        None => Ok(build::name_beside(relid, &format!("_i{number}"))?.1),
+        None => {
+            let name = sql::value::<String>(
+                "SELECT relname::text FROM pg_catalog.pg_class WHERE oid = $1",
+                &[relid.into()],
+            )?;
+            Ok(build::cut(
+                &name.unwrap_or_default(),
+                &format!("_i{number}"),
+            ))
+        }
     }
 }
 

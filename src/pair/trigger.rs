@@ -98,24 +98,28 @@ pub fn mirror(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid, to: pg_sys::Oid) 
     own(pair, from, Kind::Mirror, false)
 }
 
-/// Refuses rows with the value with which the shadow holds its place.
+/// Refuses rows with the value that holds the place of the side that owns nothing, on both sides: either may
+/// be the one. The argument tells the planner that no row has it.
 pub fn refuse_reserved(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let Some(reserved) = &pair.reserved else {
         return Ok(());
     };
-    let relid = pair.shadow()?;
-    let column = members::column(relid, &shadow.entity_column)?;
-    let when = column.is_member("NEW", Some(std::slice::from_ref(reserved)))?;
-    sql::execute(
-        &format!(
-            "CREATE TRIGGER {} BEFORE INSERT OR UPDATE ON {} FOR EACH ROW WHEN ({when})
-             EXECUTE FUNCTION shadowpart.refuse_reserved()",
-            sql::ident(&format!("{}r", Kind::Reserved.prefix(pair))),
-            sql::relation(relid)?
-        ),
-        &[],
-    )?;
-    own(pair, relid, Kind::Reserved, true)
+    for relid in [pair.primary, pair.shadow()?] {
+        let column = members::column(relid, &shadow.entity_column)?;
+        let when = column.is_member("NEW", Some(std::slice::from_ref(reserved)))?;
+        sql::execute(
+            &format!(
+                "CREATE TRIGGER {} BEFORE INSERT OR UPDATE ON {} FOR EACH ROW WHEN ({when})
+                 EXECUTE FUNCTION shadowpart.refuse_reserved({})",
+                sql::ident(&format!("{}r", Kind::Reserved.prefix(pair))),
+                sql::relation(relid)?,
+                sql::literal(reserved),
+            ),
+            &[],
+        )?;
+        own(pair, relid, Kind::Reserved, true)?;
+    }
+    Ok(())
 }
 
 fn key_arguments(pair: &Pair) -> String {

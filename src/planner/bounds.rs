@@ -42,6 +42,93 @@ pub enum Qual {
     If(*mut pg_sys::Expr),
 }
 
+impl Bound {
+    /// Whether it owns a value, which has the key's type.
+    pub unsafe fn owns(&self, comparison: &Comparison, value: pg_sys::Datum) -> bool {
+        // SAFETY: values of the key's type.
+        unsafe {
+            match self {
+                Bound::Default { others } => !others.iter().any(|v| equal(comparison, *v, value)),
+                Bound::Values { datums } => datums.iter().any(|v| equal(comparison, *v, value)),
+            }
+        }
+    }
+
+    /// Takes a value away from a bound that lists its own.
+    pub unsafe fn forget(&mut self, comparison: &Comparison, value: pg_sys::Datum) {
+        if let Bound::Values { datums } = self {
+            // SAFETY: values of the key's type.
+            datums.retain(|v| unsafe { !equal(comparison, *v, value) });
+        }
+    }
+}
+
+unsafe fn equal(comparison: &Comparison, a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
+    // SAFETY: the equality function of the key's own operator family, on values of its type.
+    unsafe {
+        let operator = pg_sys::get_opfamily_member(
+            comparison.opfamily,
+            comparison.opcintype,
+            comparison.opcintype,
+            pg_sys::BTEqualStrategyNumber as i16,
+        );
+        let function = pg_sys::get_opcode(operator);
+        pg_sys::OidFunctionCall2Coll(function, comparison.collation, a, b).value() != 0
+    }
+}
+
+/// The value that the clauses of a query pin the key to, if one of them is `key = constant`.
+///
+/// Such a clause is tested on every row anyway. Where the bound owns the value it says as much as the
+/// filter would, and where it does not, no row can pass both.
+pub unsafe fn pinned_value(
+    clauses: *const pg_sys::List,
+    key: &pg_sys::Var,
+    comparison: &Comparison,
+) -> Option<pg_sys::Datum> {
+    // SAFETY: a list of RestrictInfo; nodes are tagged, and each cast follows its tag.
+    unsafe {
+        for i in 0..list::length(clauses) {
+            let clause = (*list::nth::<pg_sys::RestrictInfo>(clauses, i)).clause;
+            if (*clause).type_ != pg_sys::NodeTag::T_OpExpr {
+                continue;
+            }
+            let operation = &*clause.cast::<pg_sys::OpExpr>();
+            if operation.inputcollid != comparison.collation
+                || list::length(operation.args) != 2
+                || pg_sys::get_op_opfamily_strategy(operation.opno, comparison.opfamily)
+                    != pg_sys::BTEqualStrategyNumber as i32
+            {
+                continue;
+            }
+            let sides = [0, 1].map(|n| list::nth::<pg_sys::Node>(operation.args, n));
+            for (mut column, constant) in [(sides[0], sides[1]), (sides[1], sides[0])] {
+                if (*column).type_ == pg_sys::NodeTag::T_RelabelType {
+                    column = (*column.cast::<pg_sys::RelabelType>()).arg.cast();
+                }
+                if (*column).type_ != pg_sys::NodeTag::T_Var
+                    || (*constant).type_ != pg_sys::NodeTag::T_Const
+                {
+                    continue;
+                }
+                let (column, constant) = (
+                    &*column.cast::<pg_sys::Var>(),
+                    &*constant.cast::<pg_sys::Const>(),
+                );
+                if column.varno == key.varno
+                    && column.varattno == key.varattno
+                    && column.varlevelsup == 0
+                    && !constant.constisnull
+                    && constant.consttype == comparison.opcintype
+                {
+                    return Some(constant.constvalue);
+                }
+            }
+        }
+        None
+    }
+}
+
 /// The bound of `relid` in a pinned descriptor, or `None` when the parent is not LIST-partitioned.
 pub unsafe fn of_descriptor(
     descriptor: pg_sys::PartitionDesc,

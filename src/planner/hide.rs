@@ -19,6 +19,8 @@ use std::ffi::CStr;
 /// pg_dump leaves internal triggers out. '!' sorts before what people call theirs, so that ours fire
 /// first.
 const MARK_PREFIX: &CStr = c"!shadowpart_mark";
+/// The same of the trigger that refuses a reserved value.
+const RESERVED_PREFIX: &CStr = c"!shadowpart_reserved";
 
 static mut PREVIOUS: pg_sys::get_relation_info_hook_type = None;
 
@@ -75,15 +77,50 @@ unsafe fn is_marked(relation: pg_sys::Relation) -> bool {
         if !class.relispartition || !class.relhastriggers || (*relation).trigdesc.is_null() {
             return false;
         }
+        triggers_of(relation)
+            .iter()
+            .any(|t| is_ours(t, MARK_PREFIX))
+    }
+}
+
+unsafe fn triggers_of<'a>(relation: pg_sys::Relation) -> &'a [pg_sys::Trigger] {
+    // SAFETY: an open relation cache entry with triggers.
+    unsafe {
         let triggers = &*(*relation).trigdesc;
-        let triggers = std::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize);
-        triggers.iter().any(|t| {
-            t.tgisinternal
-                && *t.tgname == b'!' as std::ffi::c_char
-                && CStr::from_ptr(t.tgname)
-                    .to_bytes()
-                    .starts_with(MARK_PREFIX.to_bytes())
-        })
+        std::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize)
+    }
+}
+
+unsafe fn is_ours(trigger: &pg_sys::Trigger, prefix: &CStr) -> bool {
+    // SAFETY: names in the relation cache are C strings.
+    unsafe {
+        trigger.tgisinternal
+            && *trigger.tgname == b'!' as std::ffi::c_char
+            && CStr::from_ptr(trigger.tgname)
+                .to_bytes()
+                .starts_with(prefix.to_bytes())
+    }
+}
+
+/// Takes the values out of a marked leaf's bound with which a side only holds its place: no row has them.
+unsafe fn forget_reserved(relid: pg_sys::Oid, bound: &mut bounds::Bound, comparison: &Comparison) {
+    // SAFETY: the caller holds a lock on the relation; the argument of such a trigger is the text form of a
+    // value of the key's type, written by the same type's output function.
+    unsafe {
+        let bounds::Bound::Values { .. } = bound else {
+            return;
+        };
+        let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
+        for trigger in triggers_of(relation) {
+            if is_ours(trigger, RESERVED_PREFIX) && trigger.tgnargs == 1 {
+                let mut input = pg_sys::InvalidOid;
+                let mut ioparam = pg_sys::InvalidOid;
+                pg_sys::getTypeInputInfo(comparison.opcintype, &mut input, &mut ioparam);
+                let value = pg_sys::OidInputFunctionCall(input, *trigger.tgargs, ioparam, -1);
+                bound.forget(comparison, value);
+            }
+        }
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
     }
 }
 
@@ -160,7 +197,7 @@ unsafe fn filter_child(
         let descriptor =
             pg_sys::PartitionDirectoryLookup((*(*root).glob).partition_directory, wrapper);
         pg_sys::relation_close(wrapper, pg_sys::NoLock as i32);
-        let Some(bound) = bounds::of_descriptor(descriptor, relid) else {
+        let Some(mut bound) = bounds::of_descriptor(descriptor, relid) else {
             return;
         };
 
@@ -176,6 +213,13 @@ unsafe fn filter_child(
             typlen: *scheme.parttyplen,
             typbyval: *scheme.parttypbyval,
         };
+        forget_reserved(relid, &mut bound, &comparison);
+        if let Some(value) = bounds::pinned_value((*parent).baserestrictinfo, &*key, &comparison) {
+            if !bound.owns(&comparison, value) {
+                pg_sys::mark_dummy_rel(rel);
+            }
+            return;
+        }
         let column = list::nth::<pg_sys::Var>(info.translated_vars, (*key).varattno as usize - 1);
         match bounds::qual(&bound, &comparison, column) {
             bounds::Qual::Always => {}
@@ -196,9 +240,10 @@ unsafe fn filter_named(
 ) {
     // SAFETY: as for `relation_info`.
     unsafe {
-        let Some((bound, comparison, attno)) = bounds::of_snapshot(relid) else {
+        let Some((mut bound, comparison, attno)) = bounds::of_snapshot(relid) else {
             return;
         };
+        forget_reserved(relid, &mut bound, &comparison);
         let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
         let column = pg_sys::makeVar(
             (*rel).relid as i32,
