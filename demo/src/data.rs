@@ -1,7 +1,6 @@
 //! The flights of 2013: read from the compressed file, laid into the partitioned table and into a plain copy.
 
 use std::io::{Cursor, Write};
-use std::path::Path;
 
 use anyhow::{Context, Result};
 use postgres::Client;
@@ -67,6 +66,9 @@ pub struct Flight {
     pub time_hour: String,
 }
 
+/// The flights of 2013, as they lie beside this package.
+const PACKED: &[u8] = include_bytes!("../data/flights.csv.xz");
+
 pub struct Data {
     csv: Vec<u8>,
     pub flights: Vec<Flight>,
@@ -74,12 +76,9 @@ pub struct Data {
 
 impl Data {
     pub fn read() -> Result<Self> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/flights.csv.xz");
-        let packed =
-            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut csv = Vec::with_capacity(32 << 20);
-        lzma_rs::xz_decompress(&mut Cursor::new(packed), &mut csv)
-            .with_context(|| format!("cannot unpack {}", path.display()))?;
+        lzma_rs::xz_decompress(&mut Cursor::new(PACKED), &mut csv)
+            .context("cannot unpack the flights")?;
 
         let mut flights = Vec::with_capacity(340_000);
         for (index, record) in csv::Reader::from_reader(csv.as_slice())
