@@ -59,8 +59,8 @@ unsafe extern "C-unwind" fn open(data: *const pg_sys::TriggerData) -> *mut Delta
             .ok()
             .and_then(|t| t.parse().ok())
             .unwrap_or(0);
-        (*delta).key_count = count.saturating_sub(2);
-        for (i, name) in args[2..count.max(2)].iter().enumerate() {
+        (*delta).key_count = count.saturating_sub(3);
+        for (i, name) in args[3..count.max(3)].iter().enumerate() {
             let attno = pg_sys::get_attnum((*source).rd_id, name.as_ptr());
             (*delta).key_attnos[i] = attno;
             pg_sys::get_typlenbyval(

@@ -2,11 +2,13 @@
 //!
 //! Owns the trigger functions and the raw writes into the other side: `trigger` is what PostgreSQL
 //! calls for each row, `apply` decides what the other side needs, `side` reads and writes one relation
-//! without executor, constraints or triggers, `capture` notes keys while a shadow is being built.
+//! without executor, constraints or triggers, `capture` notes keys while a shadow is being built,
+//! `quiet` spares statements the triggers that could not fire.
 //! Called by users' statements (through the triggers) and by `pair` (catch-up). Knows nothing of jobs.
 
 mod apply;
 mod capture;
+mod quiet;
 pub mod side;
 mod stale;
 mod trigger;
@@ -21,6 +23,7 @@ pub fn init() {
         pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), std::ptr::null_mut());
     }
+    quiet::install();
 }
 
 /// Closes what triggers of this transaction hold open. Utility statements need that: TRUNCATE and ALTER

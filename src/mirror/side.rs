@@ -78,6 +78,7 @@ mod c {
 pub struct Side {
     pub relation: pg_sys::Relation,
     indexes: *mut pg_sys::ResultRelInfo,
+    /// For indexes with expressions or predicates; null where there is none.
     estate: *mut pg_sys::EState,
     /// Index by which rows are found; null where nobody looks.
     key_index: pg_sys::Relation,
@@ -109,11 +110,21 @@ pub unsafe fn open(relid: pg_sys::Oid, keys: &[&CStr], lock: i32) -> Option<*mut
         if relation.is_null() {
             return None;
         }
-        let estate = pg_sys::CreateExecutorState();
+        // Only what ExecOpenIndices looks at: InitResultRelInfo would copy all triggers too.
         let indexes =
             pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()) as *mut pg_sys::ResultRelInfo;
-        pg_sys::InitResultRelInfo(indexes, relation, 1, std::ptr::null_mut(), 0);
+        (*indexes).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+        (*indexes).ri_RelationDesc = relation;
         pg_sys::ExecOpenIndices(indexes, false);
+        let computes = (0..(*indexes).ri_NumIndices as usize).any(|i| {
+            let info = &**(*indexes).ri_IndexRelationInfo.add(i);
+            !info.ii_Expressions.is_null() || !info.ii_Predicate.is_null()
+        });
+        let estate = if computes {
+            pg_sys::CreateExecutorState()
+        } else {
+            std::ptr::null_mut()
+        };
         let side = pg_sys::palloc0(size_of::<Side>()) as *mut Side;
         (*side).relation = relation;
         (*side).indexes = indexes;
@@ -133,7 +144,9 @@ pub unsafe fn close(side: *mut Side) {
     unsafe {
         pg_sys::ExecDropSingleTupleTableSlot((*side).found);
         pg_sys::ExecCloseIndices((*side).indexes);
-        pg_sys::FreeExecutorState((*side).estate);
+        if !(*side).estate.is_null() {
+            pg_sys::FreeExecutorState((*side).estate);
+        }
         pg_sys::table_close((*side).relation, pg_sys::NoLock as i32);
     }
 }
@@ -398,11 +411,14 @@ impl Side {
             if count == 0 {
                 return;
             }
-            let mut context = (*self.estate).es_per_tuple_exprcontext;
-            if context.is_null() {
-                context = pg_sys::MakePerTupleExprContext(self.estate);
+            let mut context = std::ptr::null_mut();
+            if !self.estate.is_null() {
+                context = (*self.estate).es_per_tuple_exprcontext;
+                if context.is_null() {
+                    context = pg_sys::MakePerTupleExprContext(self.estate);
+                }
+                (*context).ecxt_scantuple = slot;
             }
-            (*context).ecxt_scantuple = slot;
             let mut values = [pg_sys::Datum::from(0); KEYS_MAX];
             let mut nulls = [false; KEYS_MAX];
             for i in 0..count {
@@ -449,13 +465,18 @@ impl Side {
                     c::index_insert_cleanup(index, info);
                 }
             }
-            c::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            if !context.is_null() {
+                c::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            }
         }
     }
 }
 
 /// ExecQual: NULL counts as true for an empty qual only.
-unsafe fn qual_holds(state: *mut pg_sys::ExprState, context: *mut pg_sys::ExprContext) -> bool {
+///
+/// # Safety
+/// A prepared qual, or null, and a context whose tuples are set.
+pub unsafe fn qual_holds(state: *mut pg_sys::ExprState, context: *mut pg_sys::ExprContext) -> bool {
     // SAFETY: a prepared expression and its context; evaluated in per-tuple memory.
     unsafe {
         if state.is_null() {

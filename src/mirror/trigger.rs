@@ -2,7 +2,7 @@
 //! the relation cache holds: firing looks nothing up.
 //!
 //! * `shadowpart.mirror(pair, other side's OID, entity column, members as an array, key columns...)`
-//! * `shadowpart.capture(pair, delta table's OID, key columns...)`
+//! * `shadowpart.capture(pair, delta table's OID, entity column, key columns...)`
 //! * `shadowpart.mark(pair)`: marks a leaf for the planner; fires on TRUNCATE.
 //! * `shadowpart.refuse_reserved(value)`: nobody may write the value with which a side holds its place.
 
@@ -27,6 +27,19 @@ finfo!(
     pg_finfo_shadowpart_mark,
     pg_finfo_shadowpart_refuse_reserved
 );
+
+/// Which argument of a trigger names the entity column, for those that do.
+///
+/// # Safety
+/// A trigger of ours from the relation cache, or a copy of it.
+pub unsafe fn entity_argument(trigger: &pg_sys::Trigger) -> Option<usize> {
+    // SAFETY: names of triggers are C strings.
+    let name = unsafe { CStr::from_ptr(trigger.tgname) }.to_bytes();
+    let named = [&b"!shadowpart_mirror_"[..], b"!shadowpart_capture_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    named.then_some(2)
+}
 
 /// The slots of the event: (old, new), null where there is none.
 unsafe fn event_slots(

@@ -57,9 +57,10 @@ pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let column = members::column(pair.primary, &shadow.entity_column)?;
     let keys = key_arguments(pair);
     let call = format!(
-        "shadowpart.capture('{}', '{}'{keys})",
+        "shadowpart.capture('{}', '{}', {}{keys})",
         pair.id,
-        pair.delta()?.to_u32()
+        pair.delta()?.to_u32(),
+        sql::literal(&shadow.entity_column)
     );
     create(
         shadow,

@@ -1,0 +1,482 @@
+//! What a statement can be spared before it starts.
+//!
+//! The triggers of a pair sit on the whole leaf, and PostgreSQL looks at them for each row of every
+//! entity in it: it fetches the old row again, and for each statement reads the text of the WHEN clause
+//! anew. Before an UPDATE or DELETE starts, this hook
+//!
+//! * puts the parsed WHEN clauses in place, kept from one statement to the next, and
+//! * takes the triggers off the statement's own copy of the leaf's trigger list, where the statement's
+//!   conditions pin the entity column to a value for which none of them would fire.
+//!
+//! Everything else goes its usual way, and what is not recognised costs time, never exactness.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+const PREFIX: &[u8] = b"!shadowpart_";
+
+/// With more result relations than this nothing is spared: the plan is searched once for each.
+const RELATIONS_MAX: i32 = 16;
+
+static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
+
+/// PostgreSQL functions as they are, unguarded.
+mod c {
+    use pgrx::pg_sys::*;
+    unsafe extern "C-unwind" {
+        pub fn standard_ExecutorStart(query: *mut QueryDesc, flags: i32);
+        pub fn stringToNode(text: *const std::ffi::c_char) -> *mut std::ffi::c_void;
+        pub fn ChangeVarNodes(node: *mut Node, from: i32, to: i32, level: i32);
+        pub fn make_ands_implicit(clause: *mut Expr) -> *mut List;
+        pub fn ExecPrepareQual(qual: *mut List, estate: *mut EState) -> *mut ExprState;
+        pub fn MakePerTupleExprContext(estate: *mut EState) -> *mut ExprContext;
+        pub fn MakeSingleTupleTableSlot(
+            descriptor: TupleDesc,
+            ops: *const TupleTableSlotOps,
+        ) -> *mut TupleTableSlot;
+        pub fn ExecStoreAllNullTuple(slot: *mut TupleTableSlot) -> *mut TupleTableSlot;
+        pub fn ExecDropSingleTupleTableSlot(slot: *mut TupleTableSlot);
+        pub fn AllocSetContextCreateInternal(
+            parent: MemoryContext,
+            name: *const std::ffi::c_char,
+            min: usize,
+            init: usize,
+            max: usize,
+        ) -> MemoryContext;
+        pub fn MemoryContextDelete(context: MemoryContext);
+        pub fn lookup_type_cache(typid: Oid, flags: i32) -> *mut TypeCacheEntry;
+        pub fn getBaseType(typid: Oid) -> Oid;
+    }
+}
+
+/// A WHEN clause, parsed.
+#[derive(Clone, Copy)]
+struct When {
+    trigger: pg_sys::Oid,
+    relation: pg_sys::Oid,
+    /// The relation has changed since: not to be used any more.
+    stale: bool,
+    memory: pg_sys::MemoryContext,
+    quals: *mut pg_sys::List,
+}
+
+const WHENS_MAX: usize = 64;
+
+/// The clauses of this backend, the oldest overwritten first.
+struct Whens {
+    list: [Option<When>; WHENS_MAX],
+    next: usize,
+}
+
+static mut WHENS: Whens = Whens {
+    list: [None; WHENS_MAX],
+    next: 0,
+};
+static mut REGISTERED: bool = false;
+
+pub fn install() {
+    // SAFETY: single-threaded start-up of the postmaster.
+    unsafe {
+        PREVIOUS = pg_sys::ExecutorStart_hook;
+        pg_sys::ExecutorStart_hook = Some(start);
+    }
+}
+
+/// No destructors in this frame: errors of others pass through it as they are.
+unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    // SAFETY: called by PostgreSQL with its own structures.
+    unsafe {
+        match PREVIOUS {
+            Some(previous) => previous(query, flags),
+            None => c::standard_ExecutorStart(query, flags),
+        }
+        let operation = (*query).operation;
+        if flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as i32 != 0
+            || (operation != pg_sys::CmdType::CMD_UPDATE
+                && operation != pg_sys::CmdType::CMD_DELETE)
+        {
+            return;
+        }
+        let state = (*query).planstate;
+        if (*state).type_ != pg_sys::NodeTag::T_ModifyTableState {
+            return;
+        }
+        let state = state.cast::<pg_sys::ModifyTableState>();
+        if (*state).mt_nrels > RELATIONS_MAX {
+            return;
+        }
+        for i in 0..(*state).mt_nrels as usize {
+            let relation = (*state).resultRelInfo.add(i);
+            if has_ours(relation) {
+                spare(&*state, i, &mut *relation);
+            }
+        }
+    }
+}
+
+unsafe fn triggers<'a>(relation: *const pg_sys::ResultRelInfo) -> &'a [pg_sys::Trigger] {
+    // SAFETY: the array has the length that is stated.
+    unsafe {
+        let descriptor = (*relation).ri_TrigDesc;
+        if descriptor.is_null() {
+            return &[];
+        }
+        std::slice::from_raw_parts((*descriptor).triggers, (*descriptor).numtriggers as usize)
+    }
+}
+
+unsafe fn is_ours(trigger: &pg_sys::Trigger) -> bool {
+    // SAFETY: names of triggers are C strings.
+    unsafe {
+        trigger.tgisinternal
+            && *trigger.tgname == b'!' as std::ffi::c_char
+            && CStr::from_ptr(trigger.tgname)
+                .to_bytes()
+                .starts_with(PREFIX)
+    }
+}
+
+unsafe fn has_ours(relation: *const pg_sys::ResultRelInfo) -> bool {
+    // SAFETY: as above. Ours sort first.
+    unsafe { triggers(relation).first().is_some_and(|t| is_ours(t)) }
+}
+
+/// Whether a row trigger is looked at for each row of an operation.
+fn fires_on(trigger: &pg_sys::Trigger, operation: pg_sys::CmdType::Type) -> bool {
+    let event = if operation == pg_sys::CmdType::CMD_DELETE {
+        pg_sys::TRIGGER_TYPE_DELETE
+    } else {
+        pg_sys::TRIGGER_TYPE_UPDATE
+    };
+    let kind = trigger.tgtype as u32;
+    trigger.tgenabled != b'D' as std::ffi::c_char
+        && kind & pg_sys::TRIGGER_TYPE_ROW != 0
+        && kind & event != 0
+}
+
+unsafe fn spare(
+    state: &pg_sys::ModifyTableState,
+    index: usize,
+    relation: &mut pg_sys::ResultRelInfo,
+) {
+    // SAFETY: allocations live as long as the statement: the executor's memory is current where the
+    // executor itself would allocate the same.
+    unsafe {
+        let estate = state.ps.state;
+        let mut only_ours = true;
+        let mut clauses_only = true;
+        for (i, trigger) in triggers(relation).iter().enumerate() {
+            only_ours &= is_ours(trigger);
+            if !is_ours(trigger) || !fires_on(trigger, state.operation) {
+                continue;
+            }
+            if trigger.tgqual.is_null() {
+                clauses_only = false;
+                continue;
+            }
+            let place = relation.ri_TrigWhenExprs.add(i);
+            if (*place).is_null() {
+                let context = pg_sys::CurrentMemoryContext;
+                pg_sys::CurrentMemoryContext = (*estate).es_query_cxt;
+                *place =
+                    c::ExecPrepareQual(when_of(trigger, (*relation.ri_RelationDesc).rd_id), estate);
+                pg_sys::CurrentMemoryContext = context;
+            }
+        }
+        if only_ours && clauses_only && !may_touch_members(state, index, relation) {
+            relation.ri_TrigDesc = std::ptr::null_mut();
+        }
+    }
+}
+
+/// The parsed WHEN clause of a trigger, OLD and NEW where the executor expects them.
+unsafe fn when_of(trigger: &pg_sys::Trigger, relation: pg_sys::Oid) -> *mut pg_sys::List {
+    // SAFETY: a backend has one thread; a clause has memory of its own, which goes when it is replaced. The
+    // executor makes a copy of what it prepares.
+    unsafe {
+        if !REGISTERED {
+            REGISTERED = true;
+            pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0));
+        }
+        let whens = &mut *&raw mut WHENS;
+        for slot in whens.list.iter_mut() {
+            if let Some(when) = slot
+                && when.trigger == trigger.tgoid
+            {
+                if !when.stale {
+                    return when.quals;
+                }
+                c::MemoryContextDelete(when.memory);
+                *slot = None;
+            }
+        }
+        let memory = c::AllocSetContextCreateInternal(
+            pg_sys::CacheMemoryContext,
+            c"shadowpart WHEN clause".as_ptr(),
+            pg_sys::ALLOCSET_SMALL_MINSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_INITSIZE as usize,
+            pg_sys::ALLOCSET_SMALL_MAXSIZE as usize,
+        );
+        let context = pg_sys::CurrentMemoryContext;
+        pg_sys::CurrentMemoryContext = memory;
+        let node = c::stringToNode(trigger.tgqual).cast::<pg_sys::Node>();
+        c::ChangeVarNodes(node, pg_sys::PRS2_OLD_VARNO as i32, pg_sys::INNER_VAR, 0);
+        c::ChangeVarNodes(node, pg_sys::PRS2_NEW_VARNO as i32, pg_sys::OUTER_VAR, 0);
+        let quals = c::make_ands_implicit(node.cast());
+        pg_sys::CurrentMemoryContext = context;
+        if let Some(oldest) = whens.list[whens.next].take() {
+            c::MemoryContextDelete(oldest.memory);
+        }
+        whens.list[whens.next] = Some(When {
+            trigger: trigger.tgoid,
+            relation,
+            stale: false,
+            memory,
+            quals,
+        });
+        whens.next = (whens.next + 1) % WHENS_MAX;
+        quals
+    }
+}
+
+/// A relation has changed, perhaps its triggers; none means that all may have.
+unsafe extern "C-unwind" fn forget(_: pg_sys::Datum, relid: pg_sys::Oid) {
+    // SAFETY: a backend has one thread. Nothing is freed here: this is called from anywhere.
+    unsafe {
+        for when in (*&raw mut WHENS).list.iter_mut().flatten() {
+            if relid == pg_sys::InvalidOid || when.relation == relid {
+                when.stale = true;
+            }
+        }
+    }
+}
+
+/// Whether a trigger of ours could fire for a row that the statement changes.
+unsafe fn may_touch_members(
+    state: &pg_sys::ModifyTableState,
+    index: usize,
+    relation: &pg_sys::ResultRelInfo,
+) -> bool {
+    // SAFETY: slots are made and dropped here; clauses read nothing but the entity column, which is set.
+    unsafe {
+        let Some(attno) = entity_column(relation) else {
+            return true;
+        };
+        if state.operation == pg_sys::CmdType::CMD_UPDATE && may_change(state, index, attno) {
+            return true;
+        }
+        let descriptor = (*relation.ri_RelationDesc).rd_att;
+        let Some(value) = pinned_value(
+            state.ps.plan,
+            relation.ri_RangeTableIndex,
+            attno,
+            descriptor,
+            (*state.ps.state).es_param_list_info,
+        ) else {
+            return true;
+        };
+        let estate = state.ps.state;
+        let mut context = (*estate).es_per_tuple_exprcontext;
+        if context.is_null() {
+            context = c::MakePerTupleExprContext(estate);
+        }
+        let slot = c::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+        c::ExecStoreAllNullTuple(slot);
+        *(*slot).tts_values.add(attno as usize - 1) = value;
+        *(*slot).tts_isnull.add(attno as usize - 1) = false;
+        (*context).ecxt_innertuple = slot;
+        (*context).ecxt_outertuple = slot;
+        let mut fires = false;
+        for (i, trigger) in triggers(relation).iter().enumerate() {
+            if fires_on(trigger, state.operation) {
+                let when = *relation.ri_TrigWhenExprs.add(i);
+                fires |= super::side::qual_holds(when, context);
+            }
+        }
+        (*context).ecxt_innertuple = std::ptr::null_mut();
+        (*context).ecxt_outertuple = std::ptr::null_mut();
+        c::ExecDropSingleTupleTableSlot(slot);
+        fires
+    }
+}
+
+/// The column that our triggers look at: mirror and capture name it in their arguments.
+unsafe fn entity_column(relation: &pg_sys::ResultRelInfo) -> Option<i16> {
+    // SAFETY: arguments of triggers are C strings.
+    unsafe {
+        let mut attno = None;
+        for trigger in triggers(relation) {
+            let Some(argument) = super::trigger::entity_argument(trigger) else {
+                continue;
+            };
+            let name = *trigger.tgargs.add(argument);
+            let found = pg_sys::get_attnum((*relation.ri_RelationDesc).rd_id, name);
+            if found <= 0 || attno.is_some_and(|a| a != found) {
+                return None;
+            }
+            attno = Some(found);
+        }
+        attno
+    }
+}
+
+/// Whether an UPDATE can give the column another value.
+unsafe fn may_change(state: &pg_sys::ModifyTableState, index: usize, attno: i16) -> bool {
+    // SAFETY: a list of integer lists, one for each result relation. A BEFORE trigger could change anything,
+    // but there is none: all triggers are ours.
+    unsafe {
+        let plan = state.ps.plan.cast::<pg_sys::ModifyTable>();
+        let lists = (*plan).updateColnosLists;
+        if lists.is_null() || index >= (*lists).length as usize {
+            return true;
+        }
+        // From 18 on lists of pruned relations are left out; the executor has its own.
+        #[cfg(feature = "pg18")]
+        let lists = state.mt_updateColnosLists;
+        let columns = (*(*lists).elements.add(index))
+            .ptr_value
+            .cast::<pg_sys::List>();
+        if columns.is_null() {
+            return false;
+        }
+        (0..(*columns).length as usize)
+            .any(|i| (*(*columns).elements.add(i)).int_value == i32::from(attno))
+    }
+}
+
+/// The value to which the conditions on a scanned relation pin a column, if one of them is an equality with
+/// a constant or a parameter of the statement.
+unsafe fn pinned_value(
+    plan: *const pg_sys::Plan,
+    rti: pg_sys::Index,
+    attno: i16,
+    descriptor: pg_sys::TupleDesc,
+    params: pg_sys::ParamListInfo,
+) -> Option<pg_sys::Datum> {
+    // SAFETY: plan nodes are tagged; each cast follows its tag.
+    unsafe {
+        if plan.is_null() {
+            return None;
+        }
+        let look = |quals: *const pg_sys::List| value_in(quals, rti, attno, descriptor, params);
+        let scans = |node: *const pg_sys::Plan| (*node.cast::<pg_sys::Scan>()).scanrelid == rti;
+        match (*plan).type_ {
+            pg_sys::NodeTag::T_SeqScan
+            | pg_sys::NodeTag::T_TidScan
+            | pg_sys::NodeTag::T_TidRangeScan
+                if scans(plan) =>
+            {
+                return look((*plan).qual);
+            }
+            pg_sys::NodeTag::T_IndexScan if scans(plan) => {
+                return look((*plan.cast::<pg_sys::IndexScan>()).indexqualorig)
+                    .or_else(|| look((*plan).qual));
+            }
+            pg_sys::NodeTag::T_BitmapHeapScan if scans(plan) => {
+                return look((*plan.cast::<pg_sys::BitmapHeapScan>()).bitmapqualorig)
+                    .or_else(|| look((*plan).qual));
+            }
+            pg_sys::NodeTag::T_Append => {
+                let children = (*plan.cast::<pg_sys::Append>()).appendplans;
+                for i in 0..crate::pg::list::length(children) {
+                    let child = crate::pg::list::nth::<pg_sys::Plan>(children, i);
+                    if let Some(value) = pinned_value(child, rti, attno, descriptor, params) {
+                        return Some(value);
+                    }
+                }
+            }
+            _ => {}
+        }
+        pinned_value((*plan).lefttree, rti, attno, descriptor, params)
+            .or_else(|| pinned_value((*plan).righttree, rti, attno, descriptor, params))
+    }
+}
+
+unsafe fn value_in(
+    quals: *const pg_sys::List,
+    rti: pg_sys::Index,
+    attno: i16,
+    descriptor: pg_sys::TupleDesc,
+    params: pg_sys::ParamListInfo,
+) -> Option<pg_sys::Datum> {
+    // SAFETY: a list of expressions; nodes are tagged.
+    unsafe {
+        let attribute = attribute_of(descriptor, attno);
+        let equality = (*c::lookup_type_cache(
+            c::getBaseType((*attribute).atttypid),
+            pg_sys::TYPECACHE_EQ_OPR as i32,
+        ))
+        .eq_opr;
+        for i in 0..crate::pg::list::length(quals) {
+            let clause = crate::pg::list::nth::<pg_sys::OpExpr>(quals, i);
+            if (*clause).xpr.type_ != pg_sys::NodeTag::T_OpExpr
+                || (*clause).opno != equality
+                || (*clause).inputcollid != (*attribute).attcollation
+                || crate::pg::list::length((*clause).args) != 2
+            {
+                continue;
+            }
+            let sides = [0, 1].map(|n| crate::pg::list::nth::<pg_sys::Node>((*clause).args, n));
+            for (mut column, value) in [(sides[0], sides[1]), (sides[1], sides[0])] {
+                while (*column).type_ == pg_sys::NodeTag::T_RelabelType {
+                    column = (*column.cast::<pg_sys::RelabelType>()).arg.cast();
+                }
+                if (*column).type_ != pg_sys::NodeTag::T_Var {
+                    continue;
+                }
+                let column = &*column.cast::<pg_sys::Var>();
+                if column.varno as pg_sys::Index == rti && column.varattno == attno {
+                    return value_of(value, params);
+                }
+            }
+        }
+        None
+    }
+}
+
+unsafe fn attribute_of(
+    descriptor: pg_sys::TupleDesc,
+    attno: i16,
+) -> *const pg_sys::FormData_pg_attribute {
+    // SAFETY: an attribute number of that descriptor.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return (*descriptor).attrs.as_ptr().add(attno as usize - 1);
+        #[cfg(feature = "pg18")]
+        pg_sys::TupleDescAttr(descriptor, i32::from(attno) - 1)
+    }
+}
+
+/// A constant, or a parameter of the statement.
+unsafe fn value_of(
+    mut node: *mut pg_sys::Node,
+    params: pg_sys::ParamListInfo,
+) -> Option<pg_sys::Datum> {
+    // SAFETY: nodes are tagged; parameters count from 1.
+    unsafe {
+        while (*node).type_ == pg_sys::NodeTag::T_RelabelType {
+            node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
+        }
+        match (*node).type_ {
+            pg_sys::NodeTag::T_Const => {
+                let constant = &*node.cast::<pg_sys::Const>();
+                (!constant.constisnull).then_some(constant.constvalue)
+            }
+            pg_sys::NodeTag::T_Param => {
+                let param = &*node.cast::<pg_sys::Param>();
+                if param.paramkind != pg_sys::ParamKind::PARAM_EXTERN
+                    || params.is_null()
+                    || param.paramid <= 0
+                    || param.paramid > (*params).numParams
+                    // PL/pgSQL makes its values when they are asked for.
+                    || (*params).paramFetch.is_some()
+                {
+                    return None;
+                }
+                let value = &*(*params).params.as_ptr().add(param.paramid as usize - 1);
+                (!value.isnull && value.ptype == param.paramtype).then_some(value.value)
+            }
+            _ => None,
+        }
+    }
+}
