@@ -328,6 +328,13 @@ fn arrived(id: i64, wanted: Goal, seen: &Seen) -> Option<Result<()>> {
         return None;
     }
     let error = seen.error.clone().unwrap_or_else(|| {
+        if seen.goal == Goal::Cancelled {
+            return Error::new(
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                format!("shadow {id} was cancelled"),
+            )
+            .detail("Somebody has called shadow_cancel(). What had been built is taken away.");
+        }
         Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("shadow {id} is {}", seen.state),

@@ -160,18 +160,18 @@ fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid]) -> Result<f64> {
     phase(shadow, "wait")?;
     let started = Instant::now();
     let deadline = wait_deadline();
-    let mut list = transaction(|| wait::older(relations, shadow.waiter_pid))?;
+    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow.waiter_pid))?;
     let mut pause = Duration::from_millis(2);
     let mut reported = false;
-    while !list.is_empty() {
+    while !horizon.list.is_empty() {
         check_stop(shadow)?;
         if started.elapsed() > Duration::from_millis(200) {
             reported = true;
-            let seen = waiting(&list);
+            let seen = waiting(&horizon.list);
             transaction(|| catalog::set_waiting(shadow.id, seen))?;
         }
         if deadline.is_some_and(|d| Instant::now() > d) {
-            let first = &list[0];
+            let first = &horizon.list[0];
             return Err(Error::new(
                 PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
                 "older transactions have not ended in time",
@@ -188,7 +188,7 @@ fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid]) -> Result<f64> {
         }
         latch::nap(pause);
         pause = (pause * 2).min(Duration::from_millis(200));
-        list = transaction(|| wait::still_there(&list, relations, shadow.waiter_pid))?;
+        transaction(|| horizon.look_again(relations, shadow.waiter_pid))?;
     }
     if reported {
         transaction(|| catalog::set_waiting(shadow.id, None))?;

@@ -3,7 +3,7 @@
 //!
 //! * `shadowpart.mirror(pair, other side's OID, entity column, members as an array, key columns...)`
 //! * `shadowpart.capture(pair, delta table's OID, entity column, key columns...)`
-//! * `shadowpart.mark(pair)`: marks a leaf for the planner; fires on TRUNCATE.
+//! * `shadowpart.mark(pair, other side's OID, 'primary' or 'shadow')`: marks a leaf for the planner; fires on TRUNCATE.
 //! * `shadowpart.refuse_reserved(value)`: nobody may write the value with which a side holds its place.
 
 use super::{apply, capture, stale};

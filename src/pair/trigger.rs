@@ -36,12 +36,17 @@ impl Kind {
     }
 }
 
-/// Marks a leaf for the planner; fires on TRUNCATE.
+/// Marks a side of a pair for the planner, which learns which side it is; fires on TRUNCATE.
 pub fn mark(pair: &Pair, relid: pg_sys::Oid, other: pg_sys::Oid) -> Result<()> {
     let name = format!("{}t", Kind::Mark.prefix(pair));
+    let side = if relid == pair.primary {
+        "primary"
+    } else {
+        "shadow"
+    };
     sql::execute(
         &format!(
-            "CREATE TRIGGER {} AFTER TRUNCATE ON {} FOR EACH STATEMENT EXECUTE FUNCTION shadowpart.mark('{}', '{}')",
+            "CREATE TRIGGER {} AFTER TRUNCATE ON {} FOR EACH STATEMENT EXECUTE FUNCTION shadowpart.mark('{}', '{}', '{side}')",
             sql::ident(&name),
             sql::relation(relid)?,
             pair.id,

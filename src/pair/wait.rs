@@ -7,6 +7,7 @@
 use crate::pg::error::Result;
 use crate::pg::sql;
 use pgrx::prelude::*;
+use pgrx::spi::SpiHeapTupleData;
 
 /// A transaction that is waited for.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -19,8 +20,36 @@ pub struct Older {
 }
 
 /// All that is older than now: called after the commit that it is about, in a transaction of its own.
-pub fn older(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
-    rows(
+pub struct Horizon {
+    /// Transactions with a snapshot below this id cannot see that commit.
+    xid: String,
+    pub list: Vec<Older>,
+}
+
+impl Horizon {
+    pub fn now(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Horizon> {
+        let xid = sql::value::<String>(
+            "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::xid::text",
+            &[],
+        )?
+        .unwrap_or_default();
+        let list = older(relations, waiter, &xid)?;
+        Ok(Horizon { xid, list })
+    }
+
+    /// Leaves those that are still there.
+    pub fn look_again(&mut self, relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<()> {
+        let now = older(relations, waiter, &self.xid)?;
+        self.list
+            .retain(|o| now.iter().any(|n| n.transaction == o.transaction));
+        Ok(())
+    }
+}
+
+/// Holders of locks on the relations, holders of snapshots, and standbys that say (`hot_standby_feedback`)
+/// that they have older ones.
+fn older(relations: &[pg_sys::Oid], waiter: Option<i32>, xid: &str) -> Result<Vec<Older>> {
+    let mut list = rows(
         "SELECT l.virtualtransaction::text, l.pid, a.query, a.xact_start::text
            FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
           WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1)
@@ -36,36 +65,36 @@ pub fn older(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older
             AND a.backend_type <> 'autovacuum worker'",
         relations,
         waiter,
-    )
-}
-
-/// Which of these are still there.
-pub fn still_there(
-    list: &[Older],
-    relations: &[pg_sys::Oid],
-    waiter: Option<i32>,
-) -> Result<Vec<Older>> {
-    let now = older(relations, waiter)?;
-    Ok(list
-        .iter()
-        .filter(|o| now.iter().any(|n| n.transaction == o.transaction))
-        .cloned()
-        .collect())
+    )?;
+    list.extend(sql::query(
+        "SELECT 'standby ' || s.pid, s.pid, 'standby ' || s.application_name, s.backend_start::text
+           FROM pg_catalog.pg_stat_replication s
+          WHERE pg_catalog.age(s.backend_xmin) > pg_catalog.age($1::xid)
+          UNION ALL
+         SELECT 'slot ' || r.slot_name, r.active_pid, 'replication slot ' || r.slot_name, NULL
+           FROM pg_catalog.pg_replication_slots r
+          WHERE r.slot_type = 'physical' AND r.active AND pg_catalog.age(r.xmin) > pg_catalog.age($1::xid)",
+        &[xid.into()],
+        older_of,
+    )?);
+    Ok(list)
 }
 
 fn rows(statement: &str, relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Vec<Older>> {
     sql::query(
         statement,
         &[relations.to_vec().into(), waiter.into()],
-        |row| {
-            Ok(Older {
-                transaction: row.get::<String>(1)?.unwrap_or_default(),
-                pid: row.get::<i32>(2)?,
-                query: row.get::<String>(3)?,
-                xact_start: row.get::<String>(4)?,
-            })
-        },
+        older_of,
     )
+}
+
+fn older_of(row: &SpiHeapTupleData<'_>) -> std::result::Result<Older, pgrx::spi::Error> {
+    Ok(Older {
+        transaction: row.get::<String>(1)?.unwrap_or_default(),
+        pid: row.get::<i32>(2)?,
+        query: row.get::<String>(3)?,
+        xact_start: row.get::<String>(4)?,
+    })
 }
 
 /// Who holds or wants locks that are in the way on these relations, the longest-running first.

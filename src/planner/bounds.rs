@@ -54,6 +54,10 @@ impl Bound {
         }
     }
 
+    pub fn owns_nothing(&self) -> bool {
+        matches!(self, Bound::Values { datums } if datums.is_empty())
+    }
+
     /// Takes a value away from a bound that lists its own.
     pub unsafe fn forget(&mut self, comparison: &Comparison, value: pg_sys::Datum) {
         if let Bound::Values { datums } = self {
@@ -342,7 +346,7 @@ pub unsafe fn qual(bound: &Bound, comparison: &Comparison, column: *mut pg_sys::
             Bound::Default { others } => Qual::If(membership(others, comparison, column, false)),
             // NULL is what a shadow that owns nothing holds its place with: no row has it, since the
             // key column of a managed table is NOT NULL.
-            Bound::Values { datums } if datums.is_empty() => Qual::Never,
+            Bound::Values { .. } if bound.owns_nothing() => Qual::Never,
             Bound::Values { datums } => Qual::If(membership(datums, comparison, column, true)),
         }
     }

@@ -59,27 +59,48 @@ unsafe extern "C-unwind" fn relation_info(
         if relation.is_null() {
             return;
         }
-        let marked = is_marked(relation);
+        let mark = mark_of(relation);
         unguarded::RelationClose(relation);
-        if marked {
-            filter(root, relid, rel);
+        if let Some(mark) = mark {
+            filter(root, relid, rel, mark);
         } else if matches!(view_of(relid), View::Nothing) {
             see_nothing(root, rel);
         }
     }
 }
 
-/// Whether the relation carries our mark. A partition without triggers costs two loads.
-unsafe fn is_marked(relation: pg_sys::Relation) -> bool {
-    // SAFETY: an open relation cache entry.
+/// What the marks of a leaf say of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+enum Mark {
+    /// Some pair has it as its primary: it may hold rows of entities that the shadow owns.
+    Primary,
+    /// It is a shadow and nothing else: it holds rows of its entities alone, and owns all of them or none.
+    Shadow,
+}
+
+/// Whether the relation carries our mark, and which. A partition without triggers costs two loads.
+unsafe fn mark_of(relation: pg_sys::Relation) -> Option<Mark> {
+    // SAFETY: an open relation cache entry; arguments of triggers are C strings.
     unsafe {
         let class = &*(*relation).rd_rel;
         if !class.relispartition || !class.relhastriggers || (*relation).trigdesc.is_null() {
-            return false;
+            return None;
         }
-        triggers_of(relation)
-            .iter()
-            .any(|t| is_ours(t, MARK_PREFIX))
+        let mut mark = None;
+        for trigger in triggers_of(relation) {
+            if !is_ours(trigger, MARK_PREFIX) {
+                continue;
+            }
+            let shadow =
+                trigger.tgnargs == 3 && CStr::from_ptr(*trigger.tgargs.add(2)) == c"shadow";
+            mark = if shadow && mark != Some(Mark::Primary) {
+                Some(Mark::Shadow)
+            } else {
+                Some(Mark::Primary)
+            };
+        }
+        mark
     }
 }
 
@@ -129,6 +150,7 @@ unsafe extern "C-unwind" fn filter(
     root: *mut pg_sys::PlannerInfo,
     relid: pg_sys::Oid,
     rel: *mut pg_sys::RelOptInfo,
+    mark: Mark,
 ) {
     // SAFETY: as for `relation_info`.
     unsafe {
@@ -140,8 +162,8 @@ unsafe extern "C-unwind" fn filter(
         match view_of(relid) {
             View::Everything => {}
             View::Nothing => see_nothing(root, rel),
-            View::Visible if as_child => filter_child(root, relid, rel),
-            View::Visible => filter_named(root, relid, rel),
+            View::Visible if as_child => filter_child(root, relid, rel, mark),
+            View::Visible => filter_named(root, relid, rel, mark),
         }
     }
 }
@@ -182,6 +204,7 @@ unsafe fn filter_child(
     root: *mut pg_sys::PlannerInfo,
     relid: pg_sys::Oid,
     rel: *mut pg_sys::RelOptInfo,
+    mark: Mark,
 ) {
     // SAFETY: as for `relation_info`; the parent's RelOptInfo exists before that of its children.
     unsafe {
@@ -214,6 +237,12 @@ unsafe fn filter_child(
             typbyval: *scheme.parttypbyval,
         };
         forget_reserved(relid, &mut bound, &comparison);
+        if mark == Mark::Shadow {
+            if bound.owns_nothing() {
+                pg_sys::mark_dummy_rel(rel);
+            }
+            return;
+        }
         if let Some(value) = bounds::pinned_value((*parent).baserestrictinfo, &*key, &comparison) {
             if !bound.owns(&comparison, value) {
                 pg_sys::mark_dummy_rel(rel);
@@ -237,6 +266,7 @@ unsafe fn filter_named(
     root: *mut pg_sys::PlannerInfo,
     relid: pg_sys::Oid,
     rel: *mut pg_sys::RelOptInfo,
+    mark: Mark,
 ) {
     // SAFETY: as for `relation_info`.
     unsafe {
@@ -244,6 +274,12 @@ unsafe fn filter_named(
             return;
         };
         forget_reserved(relid, &mut bound, &comparison);
+        if mark == Mark::Shadow {
+            if bound.owns_nothing() {
+                see_nothing(root, rel);
+            }
+            return;
+        }
         let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
         let column = pg_sys::makeVar(
             (*rel).relid as i32,
@@ -311,7 +347,7 @@ pub fn is_marked_relation(relid: pg_sys::Oid) -> bool {
     // SAFETY: opened and closed here.
     unsafe {
         let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
-        let marked = is_marked(relation);
+        let marked = mark_of(relation).is_some();
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         marked
     }

@@ -5,7 +5,8 @@
 //! machine that is slow for a while is slow for both; it is the median of the pairs' ratios.
 //!
 //! `SHADOWPART_BENCH_ROWS` (default 1000000) scales the tables, `SHADOWPART_BENCH_LARGE=1` adds swaps
-//! with ten times as many. Arguments name the groups to run, default all.
+//! with ten times as many, `SHADOWPART_BENCH_READ_SECONDS` (default 60) is how long the group `readers`
+//! reads. Arguments name the groups to run, default all.
 
 mod bench {
     pub mod bulk;
@@ -13,21 +14,25 @@ mod bench {
     pub mod copy;
     pub mod latency;
     pub mod plans;
+    pub mod readers;
     pub mod report;
     pub mod single;
     pub mod swap;
     pub mod tables;
+    pub mod writers;
 }
 
 use bench::report::Report;
-use bench::{bulk, copy, latency, plans, single, swap};
+use bench::{bulk, copy, latency, plans, readers, single, swap, writers};
 use shadowpart_tests::{Installation, Result, Server, Settings, bail, ensure};
 
 type Measure = fn(&mut Server, &mut Report, u64) -> Result<()>;
 
 /// In the order of the table that is printed.
-const GROUPS: [(&str, Measure); 8] = [
+const GROUPS: [(&str, Measure); 10] = [
     ("swap", swap::measure),
+    ("readers", readers::measure),
+    ("writers", writers::measure),
     ("bulk", bulk::shadowed),
     ("neighbour", bulk::neighbour),
     ("single", single::measure),
