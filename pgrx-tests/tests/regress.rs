@@ -4,6 +4,7 @@
 
 use shadowpart_tests::*;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 /// Of the checkout that the test runs in, which need not be the one that it was built in.
 fn folder() -> PathBuf {
@@ -11,16 +12,18 @@ fn folder() -> PathBuf {
     Path::new(&package).join("regress")
 }
 
-/// What psql prints, messages in their place among the results.
+/// What psql prints, messages in their place among the results: both go to one file.
 fn output(server: &Server, database: &str, script: &Path) -> Result<String> {
-    let output = server
-        .tool("bash", database)
-        .arg("-c")
-        .arg("exec psql -X -a -q -f \"$0\" 2>&1")
+    let printed = tempfile::NamedTempFile::new()?;
+    server
+        .tool("psql", database)
+        .args(["-X", "-a", "-q", "-v", "VERBOSITY=default", "-f"])
         .arg(script)
-        .env("PGDATABASE", database)
-        .output()?;
-    let text = String::from_utf8(output.stdout)?;
+        .stdin(Stdio::null())
+        .stdout(printed.as_file().try_clone()?)
+        .stderr(printed.as_file().try_clone()?)
+        .status()?;
+    let text = std::fs::read_to_string(printed.path())?;
     // Messages begin with the path of the script.
     Ok(text.replace(&format!("psql:{}:", script.display()), "psql:"))
 }
@@ -48,7 +51,11 @@ fn scripts_print_what_they_should() {
         ensure!(!scripts.is_empty(), "no scripts");
         let mut wrong = Vec::new();
         for script in scripts {
-            let name = script.file_stem().context("a name")?.to_string_lossy().into_owned();
+            let name = script
+                .file_stem()
+                .context("a name")?
+                .to_string_lossy()
+                .into_owned();
             let database = format!("regress_{name}");
             let mut session = server.connect()?;
             session.run(&format!("CREATE DATABASE {database}"))?;
@@ -63,7 +70,10 @@ fn scripts_print_what_they_should() {
             let wanted = std::fs::read_to_string(&expected)
                 .with_context(|| format!("read {}", expected.display()))?;
             if wanted != found {
-                wrong.push(format!("{name}: {}\n{found}", first_difference(&wanted, &found)));
+                wrong.push(format!(
+                    "{name}: {}\n{found}",
+                    first_difference(&wanted, &found)
+                ));
             }
             session.run(&format!("DROP DATABASE {database} WITH (FORCE)"))?;
         }

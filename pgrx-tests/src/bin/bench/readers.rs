@@ -1,12 +1,11 @@
 //! Long reads in each isolation level, begun before swaps and still there after them: they do not hold
 //! the swaps up, the swaps do not hold them up, and they show the rows of the moment they began.
 
-use super::report::{Pairs, Report, largest, median, ms};
+use super::report::{Report, largest, median, ms};
 use super::tables::{self, MOVED, OTHER, TABLESPACE};
-use shadowpart_tests::{LEVELS, Result, Server, Session, ensure, eventually};
+use shadowpart_tests::{Context, LEVELS, Result, Server, Session, ensure, eventually};
 use std::time::{Duration, Instant};
 
-const SECONDS_DEFAULT: u64 = 60;
 /// Swaps and reverts in turn, so many together.
 const SWAPS: u32 = 20;
 /// The reads without swaps are so much shorter.
@@ -14,28 +13,19 @@ const SHORTER: u32 = 4;
 /// After each look at all rows. Readers rest most of the time, so that what a swap has to wait for is
 /// locks and not one of the machine's processors.
 const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
-const STALL_GOAL_MS: f64 = 5.0;
-const DELAY_GOAL: f64 = 1.05;
 
-/// What one reader saw and when.
 struct Read {
+    /// Looks that showed something else, or nothing.
     wrong: usize,
-    took: Duration,
     /// Of a look, without the pause that follows it.
     look_ms: f64,
     ended: Instant,
 }
 
-fn seconds() -> Result<u64> {
-    let seconds = match std::env::var("SHADOWPART_BENCH_READ_SECONDS") {
-        Ok(text) => text.parse()?,
-        Err(_) => SECONDS_DEFAULT,
-    };
-    ensure!(
-        seconds >= 5,
-        "SHADOWPART_BENCH_READ_SECONDS is {seconds}; the swaps need 5 at least"
-    );
+fn seconds() -> Result<u32> {
+    let text = std::env::var("SHADOWPART_BENCH_READ_SECONDS").unwrap_or("60".into());
+    let seconds = text.parse().context("SHADOWPART_BENCH_READ_SECONDS")?;
+    ensure!(seconds >= 5, "the swaps need 5 seconds, not {seconds}");
     Ok(seconds)
 }
 
@@ -55,32 +45,28 @@ fn looks(count: u32, pause: Duration) -> String {
     )
 }
 
-/// In READ COMMITTED one statement. In the other levels, half of the looks each: a cursor that was
-/// opened before the swaps, and statements that are planned between them.
-fn read(server: &Server, level: &str, turns: u32, expected: &str) -> Result<Read> {
+/// In READ COMMITTED one statement. In the other levels a cursor that was opened before the swaps, and
+/// in turn with it statements that are planned between them.
+fn read(server: &Server, level: &str, rounds: u32, expected: &str) -> Result<Read> {
     let options = "-c max_parallel_workers_per_gather=0";
     let mut session = server.connect_with("postgres", "postgres", options)?;
     let begin = Instant::now();
     session.run(&format!("BEGIN ISOLATION LEVEL {level}"))?;
     let mut seen = Vec::new();
-    if level == LEVELS[0] {
-        seen = session.column(&looks(turns, PAUSE))?;
+    if level == "READ COMMITTED" {
+        seen = session.column(&looks(2 * rounds, PAUSE))?;
     } else {
-        let all = looks(turns / 2, PAUSE);
-        session.run(&format!("DECLARE c NO SCROLL CURSOR FOR {all}"))?;
-        for _ in 0..turns / 2 {
+        session.run(&format!("DECLARE c CURSOR FOR {}", looks(rounds, PAUSE)))?;
+        for _ in 0..rounds {
             seen.append(&mut session.column("FETCH c")?);
             seen.append(&mut session.column(&looks(1, PAUSE))?);
         }
     }
     session.run("COMMIT")?;
-    let took = begin.elapsed();
     let right = seen.iter().filter(|s| *s == expected).count();
     Ok(Read {
-        // One that is missing is wrong, too.
-        wrong: (turns as usize).max(seen.len()) - right,
-        took,
-        look_ms: ms(took) / f64::from(turns) - ms(PAUSE),
+        wrong: seen.len().max(2 * rounds as usize) - right,
+        look_ms: ms(begin.elapsed()) / f64::from(2 * rounds) - ms(PAUSE),
         ended: Instant::now(),
     })
 }
@@ -105,110 +91,72 @@ fn change(session: &mut Session, id: Option<i64>, times: u32, every: Duration) -
     Ok(())
 }
 
-/// One reader of each level beside the changes, which end before the readers do.
+/// One reader of each level, and the changes, which begin after the readers and end before them.
 fn beside(
     server: &Server,
     session: &mut Session,
-    turns: u32,
+    rounds: u32,
     changes: impl FnOnce(&mut Session) -> Result<()>,
 ) -> Result<Vec<Read>> {
-    let expected = &session.value(&format!(
-        "SELECT seen FROM ({}) once",
-        looks(1, Duration::ZERO)
-    ))?;
-    let (changed, reads) = std::thread::scope(|scope| {
-        let readers = LEVELS.map(|level| scope.spawn(move || read(server, level, turns, expected)));
+    let expected = &session.column(&looks(1, Duration::ZERO))?.remove(0);
+    std::thread::scope(|scope| {
+        let readers =
+            LEVELS.map(|level| scope.spawn(move || read(server, level, rounds, expected)));
         // One that sleeps in a look has its snapshot.
-        let changed = eventually("all readers read", LONGEST_WAIT, || {
-            let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-            Ok(session.number(sql)? == LEVELS.len() as i64)
-        })
-        .and_then(|()| changes(session))
-        .map(|()| Instant::now());
-        (changed, readers.map(|r| r.join().expect("no panic")))
-    });
-    let changed = changed?;
-    let reads: Vec<Read> = reads.into_iter().collect::<Result<_>>()?;
-    ensure!(
-        reads.iter().all(|read| read.ended > changed),
-        "a reader ended before the last swap"
-    );
-    Ok(reads)
-}
-
-/// The stalls of the last swaps and reverts.
-fn stalls(session: &mut Session, id: i64) -> Result<Vec<f64>> {
-    let mut all = tables::events(session, id, "swap", "took_ms")?;
-    let mut reverts = tables::events(session, id, "revert", "took_ms")?;
-    let each = SWAPS as usize / 2;
-    let mut last = all.split_off(all.len() - each);
-    last.append(&mut reverts.split_off(reverts.len() - each));
-    Ok(last)
+        let reading = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        eventually("all readers read", Duration::from_secs(30), || {
+            Ok(session.number(reading)? == LEVELS.len() as i64)
+        })?;
+        changes(session)?;
+        let changed = Instant::now();
+        let reads = readers.into_iter().map(|r| r.join().expect("no panic"));
+        let reads: Vec<Read> = reads.collect::<Result<_>>()?;
+        let late = reads.iter().all(|read| read.ended > changed);
+        ensure!(late, "a reader ended before the last swap");
+        Ok(reads)
+    })
 }
 
 pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()> {
     server.tablespace(TABLESPACE)?;
     let mut session = server.connect()?;
-    tables::create(&mut session, "t")?;
-    for tenant in [MOVED, OTHER] {
-        tables::fill(&mut session, "t", tenant, (rows / 10).max(20_000))?;
-    }
-    tables::settle(&mut session, &["t"])?;
-    tables::manage(&mut session, "t")?;
-    let id = session.create_shadow("t", &MOVED.to_string(), TABLESPACE)?;
+    let id = tables::with_shadow(&mut session, (rows / 10).max(20_000))?;
     // The first swap compares both sides.
     session.swap(id)?;
     session.revert(id)?;
 
-    let lasts = Duration::from_secs(seconds()?);
-    let every = lasts / (SWAPS + 2);
-    let turns = (lasts.as_millis() / PAUSE.as_millis()) as u32;
+    let seconds = seconds()?;
+    let every = Duration::from_secs(seconds.into()) / (SWAPS + 2);
+    let rounds = seconds * 1000 / PAUSE.as_millis() as u32 / 2;
     change(&mut session, Some(id), SWAPS, PAUSE)?;
-    let alone = stalls(&mut session, id)?;
-    let without = beside(server, &mut session, turns / SHORTER, |session| {
+    let alone = tables::last_swaps(&mut session, id, SWAPS)?;
+    let without = beside(server, &mut session, rounds / SHORTER, |session| {
         change(session, None, SWAPS / SHORTER, every)
     })?;
-    let with = beside(server, &mut session, turns, |session| {
+    let with = beside(server, &mut session, rounds, |session| {
         change(session, Some(id), SWAPS, every)
     })?;
-    let stalls = stalls(&mut session, id)?;
+    let stalls = tables::last_swaps(&mut session, id, SWAPS)?;
 
+    let (middle, calm, most) = (median(&stalls), median(&alone), largest(&alone));
     report.at_most(
-        format!(
-            "longest of {SWAPS} swaps and reverts beside {} long reads",
-            LEVELS.len()
-        ),
+        format!("longest of {SWAPS} swaps and reverts beside 3 reads of {seconds} s"),
         largest(&stalls),
         " ms",
-        STALL_GOAL_MS,
-        &format!(
-            " (median {:.2}; alone {:.2}, max {:.2})",
-            median(&stalls),
-            median(&alone),
-            largest(&alone)
-        ),
+        5.0,
+        &format!(" (median {middle:.2}; alone {calm:.2}, max {most:.2})"),
     );
     for ((level, with), without) in LEVELS.iter().zip(&with).zip(&without) {
-        let mut pair = Pairs::default();
-        pair.add(with.look_ms, without.look_ms);
+        let (a, b) = (with.look_ms, without.look_ms);
         report.at_most(
-            format!(
-                "{level} read of {:.0} s, across swaps / without",
-                with.took.as_secs_f64()
-            ),
-            pair.ratio(),
+            format!("read in {level}, across swaps / without"),
+            a / b,
             "x",
-            DELAY_GOAL,
-            &pair.behind(" ms a look"),
+            1.05,
+            &format!(" ({a:.2} / {b:.2} ms a look)"),
         );
     }
-    report.zero(
-        format!(
-            "wrong answers of {} looks",
-            LEVELS.len() as u32 * (turns + turns / SHORTER)
-        ),
-        with.iter().chain(&without).map(|read| read.wrong).sum(),
-        "",
-    );
+    let wrong = with.iter().chain(&without).map(|read| read.wrong).sum();
+    report.zero("looks that showed other rows than the first", wrong, "");
     Ok(())
 }

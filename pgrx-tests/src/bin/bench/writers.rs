@@ -5,8 +5,8 @@ use super::report::{Report, largest, median};
 use super::tables::{self, MOVED, OTHER, TABLESPACE};
 use postgres::Statement;
 use postgres::types::ToSql;
-use shadowpart_tests::{Context, Dice, Result, Server, Session, ensure};
-use std::collections::BTreeSet;
+use shadowpart_tests::{Dice, Result, Server, Session, ensure};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -15,32 +15,22 @@ const CLIENTS: i64 = 8;
 const SWAPS: u32 = 200;
 /// The clients' ids begin above those of the rows that were there before.
 const FIRST_ID: i64 = 1_000_000_000;
-const BOOK_MAX: usize = 300;
-/// A client that fails and fails is not waited for.
-const FAILURES_MAX: usize = 100;
 
-const INSERT: usize = 0;
-const UPDATE: usize = 1;
-const DELETE: usize = 2;
-const LOCK: usize = 3;
-
-/// With tenant, id and value of a row. Each finds the row only as it is in the book.
-const STATEMENTS: [&str; 4] = [
-    "INSERT INTO t VALUES ($1, $2, $3, 0, 0, 0, 'written')",
-    "UPDATE t SET a = a + 1 WHERE tenant = $1 AND id = $2 AND a = $3",
-    "DELETE FROM t WHERE tenant = $1 AND id = $2 AND a = $3",
-    "SELECT FROM t WHERE tenant = $1 AND id = $2 AND a = $3 FOR UPDATE",
-];
+// With tenant, id and value of a row. Each finds the row only as it is in the book.
+const INSERT: &str = "INSERT INTO t VALUES ($1, $2, $3, 0, 0, 0, 'written')";
+const UPDATE: &str = "UPDATE t SET a = a + 1 WHERE tenant = $1 AND id = $2 AND a = $3";
+const DELETE: &str = "DELETE FROM t WHERE tenant = $1 AND id = $2 AND a = $3";
+const LOCK: &str = "SELECT FROM t WHERE tenant = $1 AND id = $2 AND a = $3 FOR UPDATE";
+const ALL: [&str; 4] = [INSERT, UPDATE, DELETE, LOCK];
 
 /// Tenant, id and value, as in the table's columns tenant, id and a.
 type Row = (i32, i64, i32);
 
 struct Client {
     session: Session,
-    prepared: Vec<Statement>,
+    prepared: HashMap<&'static str, Statement>,
     dice: Dice,
-    number: i64,
-    inserted: i64,
+    next_id: i64,
     /// The rows that are there after all that was committed.
     book: Vec<Row>,
     transactions: usize,
@@ -53,15 +43,15 @@ impl Client {
         let mode = ["auto", "force_generic_plan"][number as usize % 2];
         let options = format!("-c plan_cache_mode={mode}");
         let mut session = server.connect_with("postgres", "postgres", &options)?;
+        let mut prepared = HashMap::new();
+        for sql in ALL {
+            prepared.insert(sql, session.prepare(sql)?);
+        }
         Ok(Self {
-            prepared: STATEMENTS
-                .iter()
-                .map(|sql| session.prepare(sql))
-                .collect::<Result<_, _>>()?,
+            prepared,
             session,
             dice: Dice::new(number as u64),
-            number,
-            inserted: 0,
+            next_id: FIRST_ID + number,
             book: Vec::new(),
             transactions: 0,
             failures: Vec::new(),
@@ -69,46 +59,41 @@ impl Client {
     }
 
     /// Runs a statement, prepared or not, that must touch exactly the one row.
-    fn touch(&mut self, kind: usize, (tenant, id, a): Row) -> Result<()> {
+    fn touch(&mut self, sql: &str, (tenant, id, a): Row) -> Result<()> {
         let values: [&(dyn ToSql + Sync); 3] = [&tenant, &id, &a];
         let count = if self.dice.one_in(2) {
-            self.session.execute(&self.prepared[kind], &values)?
+            self.session.execute(&self.prepared[sql], &values)?
         } else {
-            let sql = STATEMENTS[kind]
+            let sql = sql
                 .replace("$1", &tenant.to_string())
                 .replace("$2", &id.to_string())
                 .replace("$3", &a.to_string());
             self.session.count_of(&sql)?
         };
-        ensure!(count == 1, "{count} rows, not 1: {}", STATEMENTS[kind]);
+        ensure!(count == 1, "{count} rows, not 1: {sql}");
         Ok(())
     }
 
     fn transact(&mut self) -> Result<()> {
-        let kind = match self.book.len() {
-            0 => INSERT,
-            BOOK_MAX.. => DELETE,
-            _ => self.dice.below(STATEMENTS.len() as u64) as usize,
-        };
-        if kind == INSERT {
-            self.inserted += 1;
-            let id = FIRST_ID + self.inserted * CLIENTS + self.number;
-            let row = (*self.dice.pick(&[MOVED, OTHER]), id, 1);
+        let sql = *self.dice.pick(&ALL);
+        if sql == INSERT || self.book.is_empty() {
+            let row = (*self.dice.pick(&[MOVED, OTHER]), self.next_id, 1);
+            self.next_id += CLIENTS;
             self.touch(INSERT, row)?;
             self.book.push(row);
             return Ok(());
         }
         let index = self.dice.below(self.book.len() as u64) as usize;
         let row = self.book[index];
-        if kind == LOCK {
+        if sql == LOCK {
             self.session.run("BEGIN")?;
             self.touch(LOCK, row)?;
             self.touch(UPDATE, row)?;
             self.session.run("COMMIT")?;
         } else {
-            self.touch(kind, row)?;
+            self.touch(sql, row)?;
         }
-        if kind == DELETE {
+        if sql == DELETE {
             self.book.swap_remove(index);
         } else {
             self.book[index].2 += 1;
@@ -117,7 +102,7 @@ impl Client {
     }
 
     fn work(mut self, stop: &AtomicBool) -> Self {
-        while !stop.load(Ordering::Relaxed) && self.failures.len() < FAILURES_MAX {
+        while !stop.load(Ordering::Relaxed) {
             self.transactions += 1;
             if let Err(error) = self.transact() {
                 self.failures.push(format!("{error:#}"));
@@ -133,11 +118,9 @@ impl Client {
 /// Rows of the table that are in no book, and the other way round.
 fn differences(session: &mut Session, clients: &[Client]) -> Result<usize> {
     let sql = format!("SELECT tenant, id, a FROM t WHERE id >= {FIRST_ID}");
-    let rows: Vec<Row> = session
-        .query(&sql, &[])?
-        .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2)))
-        .collect();
+    let rows = session.query(&sql, &[])?;
+    let rows = rows.iter().map(|r| (r.get(0), r.get(1), r.get(2)));
+    let rows: Vec<Row> = rows.collect();
     let found: BTreeSet<Row> = rows.iter().copied().collect();
     let books: BTreeSet<Row> = clients.iter().flat_map(|c| &c.book).copied().collect();
     let twice = rows.len() - found.len();
@@ -147,14 +130,7 @@ fn differences(session: &mut Session, clients: &[Client]) -> Result<usize> {
 pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()> {
     server.tablespace(TABLESPACE)?;
     let mut session = server.connect()?;
-    tables::create(&mut session, "t")?;
-    session.run("CREATE INDEX ON t (a)")?;
-    for tenant in [MOVED, OTHER] {
-        tables::fill(&mut session, "t", tenant, (rows / 10).max(1000))?;
-    }
-    tables::settle(&mut session, &["t"])?;
-    tables::manage(&mut session, "t")?;
-    let id = session.create_shadow("t", &MOVED.to_string(), TABLESPACE)?;
+    let id = tables::with_shadow(&mut session, (rows / 10).max(1000))?;
     let others = format!("SELECT count(*) || ' ' || sum(a) FROM t WHERE id < {FIRST_ID}");
     let before = session.value(&others)?;
 
@@ -169,8 +145,8 @@ pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()
             .map(|client| scope.spawn(move || client.work(stop)))
             .collect();
         let moved = (0..SWAPS).try_for_each(|n| match n % 2 {
-            0 => session.swap(id).with_context(|| format!("swap {n}")),
-            _ => session.revert(id).with_context(|| format!("swap {n}")),
+            0 => session.swap(id),
+            _ => session.revert(id),
         });
         stop.store(true, Ordering::Relaxed);
         let clients = threads.into_iter().map(|t| t.join().expect("no panic"));
@@ -183,27 +159,20 @@ pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()
     let failures: Vec<&String> = clients.iter().flat_map(|c| &c.failures).collect();
     let first = failures.first().map(|f| format!(": {f}"));
     report.zero(
-        format!("failed of {transactions} transactions of {CLIENTS} writers, {SWAPS} swaps"),
+        format!("failed of {transactions} transactions of {CLIENTS} writers"),
         failures.len(),
         &first.unwrap_or_default(),
     );
-    let wrong =
-        differences(&mut session, &clients)? + usize::from(before != session.value(&others)?);
-    report.zero(
-        "differences between the writers' books and the table",
-        wrong,
-        "",
-    );
+    let others_too = usize::from(before != session.value(&others)?);
+    let wrong = differences(&mut session, &clients)? + others_too;
+    report.zero("rows of which table and books differ", wrong, "");
     let apart = session.count_of(&format!("SELECT * FROM shadow_verify({id})"))?;
-    report.zero("differences between both sides", apart as usize, "");
-    let mut stalls = tables::events(&mut session, id, "swap", "took_ms")?;
-    stalls.append(&mut tables::events(&mut session, id, "revert", "took_ms")?);
+    report.zero("rows of which both sides differ", apart as usize, "");
+    let took = tables::last_swaps(&mut session, id, SWAPS)?;
+    let done = took.len();
     report.note(
-        format!(
-            "{} swaps and reverts among {CLIENTS} writers, {lasted:.0} s",
-            stalls.len()
-        ),
-        format!("{:.2} ms (max {:.2})", median(&stalls), largest(&stalls)),
+        format!("{done} swaps and reverts among {CLIENTS} writers, in {lasted:.0} s"),
+        format!("{:.2} ms (max {:.2})", median(&took), largest(&took)),
     );
     Ok(())
 }
