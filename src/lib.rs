@@ -77,3 +77,6 @@ pub mod pg_test {
         ]
     }
 }
+
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
