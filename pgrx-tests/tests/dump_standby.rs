@@ -261,11 +261,17 @@ fn a_standby_in_every_state() {
             let mut old = standby.connect()?;
             old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1")?;
             std::thread::sleep(Duration::from_millis(1500));
+            if *state == "finalized" {
+                // What it may still read is not taken away before it has ended.
+                drop(old);
+                session.run(&format!("SELECT shadow_finalize({id})"))?;
+                old = standby.connect()?;
+                old.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1")?;
+            }
             match (round, *state) {
                 (_, "ready") => id = session.create_shadow("live.orders", "1", "fast")?,
                 (_, "migrated") => session.swap(id)?,
                 (_, "reverted") => session.revert(id)?,
-                (_, "finalized") => session.run(&format!("SELECT shadow_finalize({id})"))?,
                 _ => {}
             }
             orders.write(&twin, &mut session, 1 + round as u32)?;
@@ -370,5 +376,96 @@ fn a_standby_is_promoted() {
         session.finalize(standing)?;
         session.drop_shadow(moved)?;
         twin.assert_same(&mut session)
+    });
+}
+
+/// Transactions on a standby that the job on the primary server has not waited for: older than the
+/// copy, than the swap, than the way back, and first looking at the table after it.
+#[test]
+fn a_standby_transaction_older_than_the_shadow() {
+    scenario(Settings::default(), |server| {
+        let (mut session, orders, twin) = prepare(server, LIST_WITH_DEFAULT, 1000)?;
+        // What they may read must not be vacuumed away; nothing waits for them before the swap.
+        let settings = Settings::default()
+            .set("hot_standby_feedback", "on")
+            .set("wal_receiver_status_interval", "1s")
+            .set("max_standby_streaming_delay", "-1");
+        let standby = &server.standby(settings)?;
+        let mut readers = Vec::new();
+        let mut open = |when: &str| -> Result<()> {
+            server.wait_for_standby(standby)?;
+            let mut reader = standby.connect()?;
+            reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")?;
+            readers.push((when.to_owned(), reader));
+            std::thread::sleep(Duration::from_millis(1500));
+            Ok(())
+        };
+        open("before all")?;
+        // Of two partitions, with others that stay; and a whole partition.
+        let some = session
+            .number("SELECT shadow_create('live.orders', ARRAY[1, 2, 3], tablespace => 'fast')")?;
+        orders.write(&twin, &mut session, 1)?;
+        open("before the swap")?;
+        session.swap(some)?;
+        orders.write(&twin, &mut session, 2)?;
+        open("before the way back")?;
+        session.revert(some)?;
+        session.swap(some)?;
+        orders.write(&twin, &mut session, 3)?;
+        open("last")?;
+        server.wait_for_standby(standby)?;
+        for (when, reader) in &mut readers {
+            twin.assert_same_here(reader)
+                .with_context(|| format!("a transaction that began {when}"))?;
+            for tenant in 0..5 {
+                let sql = format!(
+                    "SELECT (SELECT count(*) FROM live.orders WHERE tenant = {0})
+                          - (SELECT count(*) FROM twin.orders WHERE tenant = {0})",
+                    orders.literal(tenant)
+                );
+                let missing = reader.value(&sql)?;
+                ensure!(missing == "0", "{when}, {sql}: {missing}");
+            }
+            // What it has planned stays right, and pruning is as it was.
+            twin.assert_same_here(reader)?;
+            ensure!(reader.value("SHOW enable_partition_pruning")? == "on");
+            reader.run("COMMIT")?;
+            twin.assert_same_here(reader)?;
+        }
+        Ok(())
+    });
+}
+
+/// A standby that reports its snapshots is waited for before hidden rows go, and not before the swap.
+#[test]
+fn a_standby_with_feedback_is_waited_for() {
+    scenario(Settings::default(), |server| {
+        let (mut session, _orders, twin) = prepare(server, LIST, 1000)?;
+        let settings = Settings::default()
+            .set("hot_standby_feedback", "on")
+            .set("wal_receiver_status_interval", "1s")
+            .set("max_standby_streaming_delay", "-1");
+        let standby = &server.standby(settings)?;
+        server.wait_for_standby(standby)?;
+        let mut reader = standby.connect()?;
+        reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")?;
+        until("the standby has told", Duration::from_secs(20), || {
+            let told = session
+                .value("SELECT count(*) FROM pg_stat_replication WHERE backend_xmin IS NOT NULL")?;
+            Ok((told == "1").then_some(()))
+        })?;
+        let id = session.migrate("live.orders", "1", "fast")?;
+        let mut caller = server.connect()?;
+        let call = std::thread::spawn(move || caller.finalize(id));
+        until("it waits for the standby", Duration::from_secs(20), || {
+            let query =
+                session.column("SELECT waiting_query FROM shadow_progress WHERE phase = 'wait'")?;
+            Ok(query.iter().any(|q| q.starts_with("standby")).then_some(()))
+        })?;
+        std::thread::sleep(Duration::from_secs(3));
+        ensure!(!call.is_finished(), "nobody waited");
+        twin.assert_same_here(&mut reader)?;
+        reader.run("COMMIT")?;
+        call.join().expect("the caller does not panic")
     });
 }

@@ -6,8 +6,9 @@ use super::worker::check_stop;
 use crate::guc;
 use crate::pair::bound::Direction;
 use crate::pair::copy::{self, Blocks};
+use crate::pair::wait::Who;
 use crate::pair::{
-    Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, verify, wait,
+    Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, trigger, verify, wait,
 };
 use crate::pg::error::{Error, Result};
 use crate::pg::latch;
@@ -156,11 +157,11 @@ fn wait_deadline() -> Option<Instant> {
 }
 
 /// Waits until every transaction and snapshot older than now is gone.
-fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid]) -> Result<f64> {
+fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Who) -> Result<f64> {
     phase(shadow, "wait")?;
     let started = Instant::now();
     let deadline = wait_deadline();
-    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow.waiter_pid))?;
+    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow.waiter_pid, who))?;
     let mut pause = Duration::from_millis(2);
     let mut reported = false;
     while !horizon.list.is_empty() {
@@ -215,7 +216,8 @@ fn build_all(shadow: &Shadow) -> Result<()> {
     let all = pairs(shadow)?;
     if !shadow.waited {
         crate::failpoint!("wait-before");
-        let took = wait_for_older(shadow, &relations_of(&all))?;
+        transaction(|| all.iter().try_for_each(trigger::certify))?;
+        let took = wait_for_older(shadow, &relations_of(&all), Who::Here)?;
         transaction(|| {
             crate::pg::sql::execute(
                 "UPDATE shadowpart.shadow SET waited = true WHERE id = $1",
@@ -564,7 +566,7 @@ fn exchange(shadow: &Shadow, direction: Direction) -> Result<()> {
 fn give_up_way_back(shadow: &Shadow) -> Result<()> {
     let all = pairs(shadow)?;
     let relations = relations_of(&all);
-    wait_for_older(shadow, &relations)?;
+    wait_for_older(shadow, &relations, Who::Everywhere)?;
     phase(shadow, "finalize")?;
     let (_, stall) = briefly(shadow, &relations, || {
         swap::give_up_way_back(&all)?;
@@ -598,7 +600,7 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
             rows += remove_rows(shadow, &pair)?;
         }
         let relations = relations_of(std::slice::from_ref(&pair));
-        wait_for_older(shadow, &relations)?;
+        wait_for_older(shadow, &relations, Who::Everywhere)?;
         crate::failpoint!("retire-before");
         phase(shadow, "retire")?;
         briefly(shadow, &relations, || {

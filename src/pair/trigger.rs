@@ -57,6 +57,20 @@ pub fn mark(pair: &Pair, relid: pg_sys::Oid, other: pg_sys::Oid) -> Result<()> {
     own(pair, relid, Kind::Mark, true)
 }
 
+/// Writes the id of this transaction into the shadow's mark: a snapshot that sees it sees all rows that were
+/// copied, and every write since the mirror began.
+pub fn certify(pair: &Pair) -> Result<()> {
+    let relid = pair.shadow()?;
+    sql::execute(
+        "UPDATE pg_catalog.pg_trigger
+            SET tgnargs = 4, tgargs = tgargs || convert_to(pg_catalog.pg_current_xact_id()::text, 'UTF8') || '\\x00'::bytea
+          WHERE tgrelid = $1 AND starts_with(tgname, $2) AND tgisinternal AND tgnargs = 3",
+        &[relid.into(), Kind::Mark.prefix(pair).into()],
+    )?;
+    invalidate(relid);
+    Ok(())
+}
+
 /// Notes the keys of changes to the members, in the pair's delta table.
 pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let column = members::column(pair.primary, &shadow.entity_column)?;

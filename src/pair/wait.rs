@@ -23,23 +23,33 @@ pub struct Older {
 pub struct Horizon {
     /// Transactions with a snapshot below this id cannot see that commit.
     xid: String,
+    who: Who,
     pub list: Vec<Older>,
 }
 
+/// Whose transactions matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Those of this server: standbys find their way while both sides hold the rows (`planner/older.rs`).
+    Here,
+    /// Those of standbys too, as far as they report them: before rows or marks go.
+    Everywhere,
+}
+
 impl Horizon {
-    pub fn now(relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<Horizon> {
+    pub fn now(relations: &[pg_sys::Oid], waiter: Option<i32>, who: Who) -> Result<Horizon> {
         let xid = sql::value::<String>(
             "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::xid::text",
             &[],
         )?
         .unwrap_or_default();
-        let list = older(relations, waiter, &xid)?;
-        Ok(Horizon { xid, list })
+        let list = older(relations, waiter, &xid, who)?;
+        Ok(Horizon { xid, who, list })
     }
 
     /// Leaves those that are still there.
     pub fn look_again(&mut self, relations: &[pg_sys::Oid], waiter: Option<i32>) -> Result<()> {
-        let now = older(relations, waiter, &self.xid)?;
+        let now = older(relations, waiter, &self.xid, self.who)?;
         self.list
             .retain(|o| now.iter().any(|n| n.transaction == o.transaction));
         Ok(())
@@ -48,7 +58,12 @@ impl Horizon {
 
 /// Holders of locks on the relations, holders of snapshots, and standbys that say (`hot_standby_feedback`)
 /// that they have older ones.
-fn older(relations: &[pg_sys::Oid], waiter: Option<i32>, xid: &str) -> Result<Vec<Older>> {
+fn older(
+    relations: &[pg_sys::Oid],
+    waiter: Option<i32>,
+    xid: &str,
+    who: Who,
+) -> Result<Vec<Older>> {
     let mut list = rows(
         "SELECT l.virtualtransaction::text, l.pid, a.query, a.xact_start::text
            FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
@@ -66,6 +81,9 @@ fn older(relations: &[pg_sys::Oid], waiter: Option<i32>, xid: &str) -> Result<Ve
         relations,
         waiter,
     )?;
+    if who == Who::Here {
+        return Ok(list);
+    }
     list.extend(sql::query(
         "SELECT 'standby ' || s.pid, s.pid, 'standby ' || s.application_name, s.backend_start::text
            FROM pg_catalog.pg_stat_replication s

@@ -58,6 +58,26 @@ impl Bound {
         matches!(self, Bound::Values { datums } if datums.is_empty())
     }
 
+    /// What this one and another own together.
+    pub unsafe fn with(self, other: Bound, comparison: &Comparison) -> Bound {
+        let without = |mut all: Vec<pg_sys::Datum>, some: &[pg_sys::Datum]| {
+            // SAFETY: values of the key's type.
+            all.retain(|v| unsafe { !some.iter().any(|w| equal(comparison, *v, *w)) });
+            all
+        };
+        match (self, other) {
+            (Bound::Values { mut datums }, Bound::Values { datums: more }) => {
+                datums.extend(more);
+                Bound::Values { datums }
+            }
+            (Bound::Default { others }, Bound::Values { datums })
+            | (Bound::Values { datums }, Bound::Default { others }) => Bound::Default {
+                others: without(others, &datums),
+            },
+            (mine @ Bound::Default { .. }, Bound::Default { .. }) => mine,
+        }
+    }
+
     /// Takes a value away from a bound that lists its own.
     pub unsafe fn forget(&mut self, comparison: &Comparison, value: pg_sys::Datum) {
         if let Bound::Values { datums } = self {

@@ -7,6 +7,7 @@
 //! bounds as the transaction's snapshot has them.
 
 use super::bounds;
+use super::older;
 use super::prune;
 use super::sight::{View, view_of};
 use crate::pg::list;
@@ -93,7 +94,7 @@ unsafe fn mark_of(relation: pg_sys::Relation) -> Option<Mark> {
                 continue;
             }
             let shadow =
-                trigger.tgnargs == 3 && CStr::from_ptr(*trigger.tgargs.add(2)) == c"shadow";
+                trigger.tgnargs >= 3 && CStr::from_ptr(*trigger.tgargs.add(2)) == c"shadow";
             mark = if shadow && mark != Some(Mark::Primary) {
                 Some(Mark::Shadow)
             } else {
@@ -101,6 +102,22 @@ unsafe fn mark_of(relation: pg_sys::Relation) -> Option<Mark> {
             };
         }
         mark
+    }
+}
+
+/// The marks of a relation, of which there is one for each pair that it is in.
+pub unsafe fn marks_of<'a>(
+    relation: pg_sys::Relation,
+) -> impl Iterator<Item = &'a pg_sys::Trigger> {
+    // SAFETY: an open relation cache entry.
+    unsafe {
+        let all = if (*relation).trigdesc.is_null() {
+            &[]
+        } else {
+            triggers_of(relation)
+        };
+        all.iter()
+            .filter(|t| is_ours(t, MARK_PREFIX) && t.tgnargs >= 3)
     }
 }
 
@@ -238,10 +255,17 @@ unsafe fn filter_child(
         };
         forget_reserved(relid, &mut bound, &comparison);
         if mark == Mark::Shadow {
-            if bound.owns_nothing() {
+            let too_young = older::possible() && older::is_too_young(relid);
+            if too_young && !older::looking_past() {
+                older::note();
+            }
+            if bound.owns_nothing() || too_young {
                 pg_sys::mark_dummy_rel(rel);
             }
             return;
+        }
+        if older::looking_past() {
+            bound = older::with_young_shadows(relid, bound, descriptor, &comparison);
         }
         if let Some(value) = bounds::pinned_value((*parent).baserestrictinfo, &*key, &comparison) {
             if !bound.owns(&comparison, value) {

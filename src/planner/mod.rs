@@ -7,6 +7,7 @@
 
 mod bounds;
 mod hide;
+mod older;
 mod prune;
 pub mod sight;
 
@@ -19,6 +20,7 @@ pub fn init() {
 /// Forgets what an aborted transaction left behind in the middle of planning.
 pub fn at_abort() {
     prune::forget();
+    older::end();
     sight::forget();
 }
 

@@ -55,21 +55,23 @@ pub fn events(session: &mut Session, id: i64, event: &str, figure: &str) -> Resu
     Ok(values.iter().map(|v| v.parse()).collect::<Result<_, _>>()?)
 }
 
-/// Makes `t` with so many rows of both tenants and a shadow that stands by; gives its id.
-pub fn with_shadow(session: &mut Session, rows: u64) -> Result<i64> {
-    create(session, "t")?;
+/// Makes `name` with so many rows of both tenants and a shadow that stands by; gives its id.
+pub fn with_shadow(session: &mut Session, name: &str, rows: u64) -> Result<i64> {
+    create(session, name)?;
     for tenant in [MOVED, OTHER] {
-        fill(session, "t", tenant, rows)?;
+        fill(session, name, tenant, rows)?;
     }
-    settle(session, &["t"])?;
-    manage(session, "t")?;
-    session.create_shadow("t", &MOVED.to_string(), TABLESPACE)
+    manage(session, name)?;
+    let id = session.create_shadow(name, &MOVED.to_string(), TABLESPACE)?;
+    // Both sides, or one would be cheaper to read than the other.
+    settle(session, &[name])?;
+    Ok(id)
 }
 
-/// What the last swaps and reverts of a shadow took, in milliseconds.
-pub fn last_swaps(session: &mut Session, id: i64, count: u32) -> Result<Vec<f64>> {
+/// Milliseconds of the last swaps and reverts of a shadow.
+pub fn last_swaps(session: &mut Session, id: i64, count: u32, figure: &str) -> Result<Vec<f64>> {
     let values = session.column(&format!(
-        "SELECT took_ms FROM shadow_history WHERE id = {id} AND event IN ('swap', 'revert')
+        "SELECT {figure} FROM shadow_history WHERE id = {id} AND event IN ('swap', 'revert')
          ORDER BY at DESC LIMIT {count}"
     ))?;
     Ok(values.iter().map(|v| v.parse()).collect::<Result<_, _>>()?)
