@@ -81,7 +81,14 @@ impl Membership {
             let plain = relative
                 .components()
                 .all(|c| matches!(c, Component::Normal(_)));
-            plain.then(|| mount.point.join(relative))
+            // Not joined: that would leave a slash at the end of the outermost.
+            plain.then(|| {
+                mount
+                    .point
+                    .components()
+                    .chain(relative.components())
+                    .collect()
+            })
         };
         let candidates = || mounts.iter().filter(fits);
         let (point, innermost) = candidates()

@@ -129,6 +129,11 @@ garbage
             found("254:0", "/dev/shmx").as_deref(),
             Some("ext4 /dev/vda")
         );
+        // The device number knows better than the path.
+        assert_eq!(
+            found("254:0", "/dev/shm/x").as_deref(),
+            Some("ext4 /dev/vda")
+        );
         assert_eq!(found("254:0", "relative"), None);
     }
 

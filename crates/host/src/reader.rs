@@ -44,7 +44,7 @@ impl Host {
     }
 
     /// What can be read now, of the machine and of these disks; at the time of a clock that belongs
-    /// to this process. Opens some thirty files, takes about a millisecond.
+    /// to this process. Opens some twenty files; takes less than a millisecond.
     pub fn sample(&self, disks: &[DeviceNumber]) -> Sample {
         static START: OnceLock<Instant> = OnceLock::new();
         let at = START.get_or_init(Instant::now).elapsed().as_micros();

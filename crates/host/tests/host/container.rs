@@ -1,9 +1,8 @@
 //! Containers: what their limits make of the same machine (four CPUs, 8 GiB).
 
-mod support;
-
 use host::{Host, Load};
-use support::Tree;
+
+use crate::support::Tree;
 
 const MIB: u64 = 1 << 20;
 
@@ -25,7 +24,7 @@ fn cpu_stat_two(usage: u64, user: u64, periods: u64, throttled: u64) -> String {
 
 fn two(name: &str) -> Tree {
     let tree = Tree::new(name);
-    tree.machine(0)
+    tree.machine()
         .file("proc/self/cgroup", "0::/pods/pod1/postgres\n")
         .file(
             "proc/self/mountinfo",
@@ -53,20 +52,21 @@ fn quota_of_version_2() {
         .file("sys/fs/cgroup/pods/cpu.max", "max 100000\n");
     let load = load(&tree, || {
         let stat = cpu_stat_two(7_750_000, 5_500_000, 30, 8);
-        tree.machine(50).file(&format!("{pod}/cpu.stat"), stat);
-        tree.file(
-            "proc/self/mountinfo",
-            "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 none rw\n",
-        );
+        tree.ran(200).file(&format!("{pod}/cpu.stat"), stat);
     });
     assert_eq!(load.cpu.usable, Some(0.5));
     assert_eq!(load.cpu.busy, Some(0.75));
     assert_eq!((load.cpu.user, load.cpu.system), (Some(0.5), Some(0.25)));
     assert_eq!(load.cpu.throttled, Some(0.25));
-    assert_eq!(
-        load.cpu.steal, None,
-        "the fake machine's idle time went backwards"
-    );
+    assert_eq!(load.cpu.steal, Some(0.0), "of the CPUs");
+
+    let burst = self::load(&tree, || {
+        tree.file(
+            &format!("{pod}/cpu.stat"),
+            cpu_stat_two(9_750_000, 6_000_000, 50, 8),
+        );
+    });
+    assert_eq!((burst.cpu.busy, burst.cpu.user), (Some(1.0), Some(0.5)));
 }
 
 #[test]
@@ -138,7 +138,18 @@ fn memory_of_version_2() {
     assert_eq!(memory.used, Some(0.75));
     assert_eq!(memory.swap_used_bytes, Some(2));
 
-    // Slowed down from 400 MiB on; more is held than that.
+    // Neighbours leave less than the limit allows.
+    tree.file(
+        "proc/meminfo",
+        "MemTotal: 8388608 kB\nMemAvailable: 65536 kB\n",
+    );
+    assert_eq!(load(&tree, || ()).memory.available_bytes, Some(64 * MIB));
+    tree.file(
+        "proc/meminfo",
+        "MemTotal: 8388608 kB\nMemAvailable: 6291456 kB\n",
+    );
+
+    // Slowed down from 300 MiB on; more is held than that.
     tree.file(
         "sys/fs/cgroup/pods/pod1/memory.high",
         format!("{}", 300 * MIB),
@@ -167,7 +178,7 @@ fn version_1() {
     let tree = Tree::new("v1");
     let cpu = "sys/fs/cgroup/cpu,cpuacct";
     let memory = "sys/fs/cgroup/memory";
-    tree.machine(0)
+    tree.machine()
         .file(
             "proc/self/cgroup",
             "5:memory:/docker/a\n4:cpu,cpuacct:/docker/a\n0::/docker/a\n",
@@ -216,13 +227,21 @@ fn version_1() {
     assert_eq!(load.memory.total_bytes, Some(256 * MIB));
     assert_eq!(load.memory.used, Some(0.75));
     assert_eq!(load.memory.swap_used_bytes, Some(77));
+
+    // In a group inside: the quota is still that of the container, and so is what counts.
+    tree.file("proc/self/cgroup", "4:cpu,cpuacct:/docker/a/x\n")
+        .file(&format!("{cpu}/x/cpuacct.usage"), "1\n");
+    let inside = self::load(&tree, || {
+        tree.file(&format!("{cpu}/cpuacct.usage"), "7000000999\n");
+    });
+    assert_eq!((inside.cpu.usable, inside.cpu.busy), (Some(1.0), Some(0.5)));
 }
 
 /// Accounted for in a hierarchy in which the process is in another group: its use is not known.
 #[test]
 fn version_1_with_two_hierarchies() {
     let tree = Tree::new("v1-two");
-    tree.machine(0)
+    tree.machine()
         .file("proc/self/cgroup", "2:cpuacct:/\n1:cpu:/a\n")
         .file(
             "proc/self/mountinfo",

@@ -1,38 +1,42 @@
 //! A machine without containers: what two samples tell, and what does not make sense.
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 
 use host::{DeviceNumber, Host, Load, MemoryLoad, Storage};
-use support::Tree;
+
+use crate::support::Tree;
 
 const SDA: DeviceNumber = DeviceNumber { major: 8, minor: 0 };
 const SDA1: DeviceNumber = DeviceNumber { major: 8, minor: 1 };
 
-/// Four CPUs for four seconds: one was busy for one of them.
+/// Two seconds in which one of four CPUs was busy.
 #[test]
 fn a_machine() {
     let tree = Tree::new("machine");
     let host = Host::at(&tree.root);
-    tree.machine(0);
+    tree.machine();
     let earlier = host.sample_at(1_000_000, &[SDA]);
-    tree.machine(100);
-    let load = host.sample_at(5_000_000, &[SDA]).since(&earlier);
+    tree.ran(200);
+    let load = host.sample_at(3_000_000, &[SDA]).since(&earlier);
 
-    assert_eq!(load.interval_us, 4_000_000);
+    assert_eq!(load.interval_us, 2_000_000);
     assert_eq!(load.cpu.usable, Some(4.0));
+    assert_eq!(
+        (load.cpu.busy, load.cpu.user, load.cpu.system),
+        (Some(0.25), Some(0.25), Some(0.0))
+    );
+    assert_eq!((load.cpu.iowait, load.cpu.steal), (Some(0.0), Some(0.0)));
     assert_eq!(load.cpu.throttled, None);
     assert_eq!(load.load_average, Some([1.5, 0.75, 0.25]));
     assert_eq!(load.memory.total_bytes, Some(8 << 30));
     assert_eq!(load.memory.used, Some(0.25));
     assert_eq!(load.memory.swap_used_bytes, Some(24 << 10));
     let disk = load.disk(SDA).unwrap();
-    assert_eq!((disk.reads_per_s, disk.writes_per_s), (25.0, 0.0));
-    assert_eq!(disk.read_bytes_per_s, 25.0 * 8192.0);
+    assert_eq!((disk.reads_per_s, disk.writes_per_s), (100.0, 0.0));
+    assert_eq!(disk.read_bytes_per_s, 100.0 * 8192.0);
     assert_eq!((disk.read_ms, disk.write_ms), (Some(2.0), None));
-    assert_eq!((disk.utilisation, disk.queue), (0.0625, 0.125));
+    assert_eq!((disk.utilisation, disk.queue), (0.25, 0.5));
     assert_eq!(
         (disk.discarded_bytes_per_s, disk.flushes_per_s),
         (Some(0.0), Some(0.0))
@@ -42,7 +46,6 @@ fn a_machine() {
     assert_eq!(load.pressure_cpu.some, None);
 }
 
-/// The counters of the fake machine stand still for the other CPUs, so that the fraction is known.
 #[test]
 fn fractions_are_of_the_cpus_that_may_be_used() {
     let stat = |user: u64, idle: u64| {
@@ -78,18 +81,18 @@ fn fractions_are_of_the_cpus_that_may_be_used() {
 fn counters_that_went_backwards() {
     let tree = Tree::new("backwards");
     let host = Host::at(&tree.root);
-    let none = tree.machine(200).root.join("proc/diskstats");
+    let diskstats = tree.machine().ran(200).root.join("proc/diskstats");
     let earlier = host.sample_at(1_000_000, &[SDA]);
 
-    tree.machine(100);
+    tree.ran(100);
     let load = host.sample_at(2_000_000, &[SDA]).since(&earlier);
     assert_eq!((load.cpu.busy, load.cpu.steal), (None, None));
     assert_eq!(load.disks, []);
     assert_eq!(load.pressure_io.some, None);
     assert_eq!(load.memory.used, Some(0.25), "no counter");
 
-    tree.machine(300);
-    fs::remove_file(none).unwrap();
+    tree.ran(300);
+    fs::remove_file(diskstats).unwrap();
     assert_eq!(host.sample_at(2_000_000, &[SDA]).since(&earlier).disks, []);
     tree.file(
         "proc/diskstats",
@@ -97,18 +100,26 @@ fn counters_that_went_backwards() {
     );
     assert_eq!(host.sample_at(2_000_000, &[SDA]).since(&earlier).disks, []);
 
-    tree.machine(300)
+    tree.ran(300)
         .file("proc/self/status", "Cpus_allowed_list:\t0-1\n");
     let load = host.sample_at(2_000_000, &[SDA]).since(&earlier);
     assert_eq!((load.cpu.usable, load.cpu.busy), (Some(2.0), None));
+
+    // And CPUs that came: their sums hold all the time since boot.
+    let fewer = host.sample_at(2_000_000, &[]);
+    tree.ran(400)
+        .file("proc/self/status", "Cpus_allowed_list:\t0-3\n");
+    let load = host.sample_at(3_000_000, &[]).since(&fewer);
+    assert_eq!((load.cpu.usable, load.cpu.busy), (Some(4.0), None));
 }
 
 #[test]
 fn samples_in_the_wrong_order() {
     let tree = Tree::new("order");
     let host = Host::at(&tree.root);
+    tree.machine();
     let sample = |at_us, ticks| {
-        tree.machine(ticks);
+        tree.ran(ticks);
         host.sample_at(at_us, &[SDA])
     };
     let (first, second) = (sample(5, 10), sample(5, 20));
@@ -171,7 +182,7 @@ fn garbage_everywhere() {
 #[test]
 fn disks_of_directories() {
     let tree = Tree::new("disks");
-    tree.machine(0);
+    tree.machine();
     let host = Host::at(&tree.root);
     let storage = |device: &str, path: &str| {
         let found = host.storage_at(device.parse().unwrap(), Path::new(path));
