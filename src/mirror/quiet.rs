@@ -10,6 +10,7 @@
 //!
 //! Everything else goes its usual way, and what is not recognised costs time, never exactness.
 
+use crate::pg::pins;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -44,8 +45,6 @@ mod c {
             max: usize,
         ) -> MemoryContext;
         pub fn MemoryContextDelete(context: MemoryContext);
-        pub fn lookup_type_cache(typid: Oid, flags: i32) -> *mut TypeCacheEntry;
-        pub fn getBaseType(typid: Oid) -> Oid;
     }
 }
 
@@ -266,13 +265,9 @@ unsafe fn may_touch_members(
             return true;
         }
         let descriptor = (*relation.ri_RelationDesc).rd_att;
-        let Some(value) = pinned_value(
-            state.ps.plan,
-            relation.ri_RangeTableIndex,
-            attno,
-            descriptor,
-            (*state.ps.state).es_param_list_info,
-        ) else {
+        let column = pins::Column::new(relation.ri_RangeTableIndex, attno, descriptor);
+        let params = (*state.ps.state).es_param_list_info;
+        let Some(value) = pins::value(state.ps.plan, &column, params) else {
             return true;
         };
         let estate = state.ps.state;
@@ -341,142 +336,5 @@ unsafe fn may_change(state: &pg_sys::ModifyTableState, index: usize, attno: i16)
         }
         (0..(*columns).length as usize)
             .any(|i| (*(*columns).elements.add(i)).int_value == i32::from(attno))
-    }
-}
-
-/// The value to which the conditions on a scanned relation pin a column, if one of them is an equality with
-/// a constant or a parameter of the statement.
-unsafe fn pinned_value(
-    plan: *const pg_sys::Plan,
-    rti: pg_sys::Index,
-    attno: i16,
-    descriptor: pg_sys::TupleDesc,
-    params: pg_sys::ParamListInfo,
-) -> Option<pg_sys::Datum> {
-    // SAFETY: plan nodes are tagged; each cast follows its tag.
-    unsafe {
-        if plan.is_null() {
-            return None;
-        }
-        let look = |quals: *const pg_sys::List| value_in(quals, rti, attno, descriptor, params);
-        let scans = |node: *const pg_sys::Plan| (*node.cast::<pg_sys::Scan>()).scanrelid == rti;
-        match (*plan).type_ {
-            pg_sys::NodeTag::T_SeqScan
-            | pg_sys::NodeTag::T_TidScan
-            | pg_sys::NodeTag::T_TidRangeScan
-                if scans(plan) =>
-            {
-                return look((*plan).qual);
-            }
-            pg_sys::NodeTag::T_IndexScan if scans(plan) => {
-                return look((*plan.cast::<pg_sys::IndexScan>()).indexqualorig)
-                    .or_else(|| look((*plan).qual));
-            }
-            pg_sys::NodeTag::T_BitmapHeapScan if scans(plan) => {
-                return look((*plan.cast::<pg_sys::BitmapHeapScan>()).bitmapqualorig)
-                    .or_else(|| look((*plan).qual));
-            }
-            pg_sys::NodeTag::T_Append => {
-                let children = (*plan.cast::<pg_sys::Append>()).appendplans;
-                for i in 0..crate::pg::list::length(children) {
-                    let child = crate::pg::list::nth::<pg_sys::Plan>(children, i);
-                    if let Some(value) = pinned_value(child, rti, attno, descriptor, params) {
-                        return Some(value);
-                    }
-                }
-            }
-            _ => {}
-        }
-        pinned_value((*plan).lefttree, rti, attno, descriptor, params)
-            .or_else(|| pinned_value((*plan).righttree, rti, attno, descriptor, params))
-    }
-}
-
-unsafe fn value_in(
-    quals: *const pg_sys::List,
-    rti: pg_sys::Index,
-    attno: i16,
-    descriptor: pg_sys::TupleDesc,
-    params: pg_sys::ParamListInfo,
-) -> Option<pg_sys::Datum> {
-    // SAFETY: a list of expressions; nodes are tagged.
-    unsafe {
-        let attribute = attribute_of(descriptor, attno);
-        let equality = (*c::lookup_type_cache(
-            c::getBaseType((*attribute).atttypid),
-            pg_sys::TYPECACHE_EQ_OPR as i32,
-        ))
-        .eq_opr;
-        for i in 0..crate::pg::list::length(quals) {
-            let clause = crate::pg::list::nth::<pg_sys::OpExpr>(quals, i);
-            if (*clause).xpr.type_ != pg_sys::NodeTag::T_OpExpr
-                || (*clause).opno != equality
-                || (*clause).inputcollid != (*attribute).attcollation
-                || crate::pg::list::length((*clause).args) != 2
-            {
-                continue;
-            }
-            let sides = [0, 1].map(|n| crate::pg::list::nth::<pg_sys::Node>((*clause).args, n));
-            for (mut column, value) in [(sides[0], sides[1]), (sides[1], sides[0])] {
-                while (*column).type_ == pg_sys::NodeTag::T_RelabelType {
-                    column = (*column.cast::<pg_sys::RelabelType>()).arg.cast();
-                }
-                if (*column).type_ != pg_sys::NodeTag::T_Var {
-                    continue;
-                }
-                let column = &*column.cast::<pg_sys::Var>();
-                if column.varno as pg_sys::Index == rti && column.varattno == attno {
-                    return value_of(value, params);
-                }
-            }
-        }
-        None
-    }
-}
-
-unsafe fn attribute_of(
-    descriptor: pg_sys::TupleDesc,
-    attno: i16,
-) -> *const pg_sys::FormData_pg_attribute {
-    // SAFETY: an attribute number of that descriptor.
-    unsafe {
-        #[cfg(not(feature = "pg18"))]
-        return (*descriptor).attrs.as_ptr().add(attno as usize - 1);
-        #[cfg(feature = "pg18")]
-        pg_sys::TupleDescAttr(descriptor, i32::from(attno) - 1)
-    }
-}
-
-/// A constant, or a parameter of the statement.
-unsafe fn value_of(
-    mut node: *mut pg_sys::Node,
-    params: pg_sys::ParamListInfo,
-) -> Option<pg_sys::Datum> {
-    // SAFETY: nodes are tagged; parameters count from 1.
-    unsafe {
-        while (*node).type_ == pg_sys::NodeTag::T_RelabelType {
-            node = (*node.cast::<pg_sys::RelabelType>()).arg.cast();
-        }
-        match (*node).type_ {
-            pg_sys::NodeTag::T_Const => {
-                let constant = &*node.cast::<pg_sys::Const>();
-                (!constant.constisnull).then_some(constant.constvalue)
-            }
-            pg_sys::NodeTag::T_Param => {
-                let param = &*node.cast::<pg_sys::Param>();
-                if param.paramkind != pg_sys::ParamKind::PARAM_EXTERN
-                    || params.is_null()
-                    || param.paramid <= 0
-                    || param.paramid > (*params).numParams
-                    // PL/pgSQL makes its values when they are asked for.
-                    || (*params).paramFetch.is_some()
-                {
-                    return None;
-                }
-                let value = &*(*params).params.as_ptr().add(param.paramid as usize - 1);
-                (!value.isnull && value.ptype == param.paramtype).then_some(value.value)
-            }
-            _ => None,
-        }
     }
 }

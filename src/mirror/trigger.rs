@@ -3,7 +3,7 @@
 //!
 //! * `shadowpart.mirror(pair, other side's OID, entity column, members as an array, key columns...)`
 //! * `shadowpart.capture(pair, delta table's OID, entity column, key columns...)`
-//! * `shadowpart.mark(pair, other side's OID, 'primary' or 'shadow')`: marks a leaf for the planner; fires on TRUNCATE.
+//! * `shadowpart.mark(pair, other side's OID, 'primary', 'shadow' or 'wrapper')`: marks for the planner; fires on TRUNCATE.
 //! * `shadowpart.refuse_reserved(value)`: nobody may write the value with which a side holds its place.
 
 use super::{apply, capture, stale};
@@ -120,8 +120,11 @@ pub unsafe extern "C-unwind" fn shadowpart_mark(fcinfo: pg_sys::FunctionCallInfo
                 .and_then(|t| t.parse::<i64>().ok())
                 .unwrap_or(0)
         };
-        // TRUNCATE of the whole table empties both sides, which stay equal.
-        if (*trigger).tgnargs > 1 && !stale::is_empty(pg_sys::Oid::from(number(1) as u32)) {
+        // TRUNCATE of the whole table, or of a wrapper, empties both sides, which stay equal.
+        if (*trigger).tgnargs > 2
+            && CStr::from_ptr(*(*trigger).tgargs.add(2)) != c"wrapper"
+            && !stale::is_empty(pg_sys::Oid::from(number(1) as u32))
+        {
             stale::mark(number(0), c"a side was truncated");
         }
         pg_sys::Datum::from(0)

@@ -50,7 +50,10 @@ pub fn remove_batch(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chu
 ///
 /// The caller has waited until nobody is left who could still read by old bounds.
 pub fn unmark(pair: &Pair) -> Result<()> {
-    for relid in [Some(pair.primary), pair.shadow].into_iter().flatten() {
+    for relid in [pair.wrapper, Some(pair.primary), pair.shadow]
+        .into_iter()
+        .flatten()
+    {
         if sql::relation(relid).is_err() {
             continue;
         }

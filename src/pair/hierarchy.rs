@@ -263,7 +263,9 @@ fn detach(parent: pg_sys::Oid, leaf: pg_sys::Oid) -> Result<()> {
 pub fn join(shadow: &Shadow, pair: &mut Pair) -> Result<()> {
     let wrapper = pair.wrapper()?;
     let relid = pair.shadow()?;
-    swap::lock(wrapper, pg_sys::ShareUpdateExclusiveLock)?;
+    // Plans made before it was marked must be gone, or hold a lock that is waited for, before it changes.
+    swap::lock(wrapper, pg_sys::ShareRowExclusiveLock)?;
+    trigger::mark(pair, wrapper, pg_sys::InvalidOid)?;
     pair.reserved = choose_reserved(shadow, pair)?;
     let (test, value) = match &pair.reserved {
         None => (

@@ -36,11 +36,13 @@ impl Kind {
     }
 }
 
-/// Marks a side of a pair for the planner, which learns which side it is; fires on TRUNCATE.
+/// Marks a side of a pair, or its wrapper, for the planner, which learns which it is; fires on TRUNCATE.
 pub fn mark(pair: &Pair, relid: pg_sys::Oid, other: pg_sys::Oid) -> Result<()> {
     let name = format!("{}t", Kind::Mark.prefix(pair));
     let side = if relid == pair.primary {
         "primary"
+    } else if Some(relid) == pair.wrapper {
+        "wrapper"
     } else {
         "shadow"
     };

@@ -6,6 +6,7 @@ pub mod error;
 pub mod latch;
 pub mod list;
 pub mod partition;
+pub mod pins;
 pub mod raw;
 pub mod sql;
 pub mod xact;

@@ -53,11 +53,16 @@ unsafe extern "C-unwind" fn relation_info(
         if let Some(previous) = PREVIOUS {
             previous(root, relid, inhparent, rel);
         }
-        if inhparent {
-            return;
-        }
         let relation = unguarded::RelationIdGetRelation(relid);
         if relation.is_null() {
+            return;
+        }
+        if inhparent {
+            let wraps = is_marked_wrapper(relation);
+            unguarded::RelationClose(relation);
+            if wraps {
+                prune::note(relid);
+            }
             return;
         }
         let mark = mark_of(relation);
@@ -67,6 +72,18 @@ unsafe extern "C-unwind" fn relation_info(
         } else if matches!(view_of(relid), View::Nothing) {
             see_nothing(root, rel);
         }
+    }
+}
+
+/// Whether a partitioned table is the wrapper of a living pair.
+unsafe fn is_marked_wrapper(relation: pg_sys::Relation) -> bool {
+    // SAFETY: an open relation cache entry.
+    unsafe {
+        (*(*relation).rd_rel).relhastriggers
+            && !(*relation).trigdesc.is_null()
+            && triggers_of(relation)
+                .iter()
+                .any(|t| is_ours(t, MARK_PREFIX))
     }
 }
 
@@ -172,10 +189,6 @@ unsafe extern "C-unwind" fn filter(
     // SAFETY: as for `relation_info`.
     unsafe {
         let as_child = (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_OTHER_MEMBER_REL;
-        if as_child && let Some(wrapper) = parent_of(root, rel) {
-            // Noted even where this backend sees everything: the descriptor may still change.
-            prune::note(wrapper);
-        }
         match view_of(relid) {
             View::Everything => {}
             View::Nothing => see_nothing(root, rel),
@@ -199,21 +212,6 @@ unsafe extern "C-unwind" fn see_nothing(
             let never = pg_sys::makeBoolConst(false, false);
             restrict(root, rel, never.cast(), true);
         }
-    }
-}
-
-/// OID of the table that a child relation of the plan was expanded from.
-unsafe fn parent_of(
-    root: *mut pg_sys::PlannerInfo,
-    rel: *mut pg_sys::RelOptInfo,
-) -> Option<pg_sys::Oid> {
-    // SAFETY: the arrays are filled before the children's relation info is asked for.
-    unsafe {
-        let info = *(*root).append_rel_array.add((*rel).relid as usize);
-        if info.is_null() || (*info).parent_reloid == pg_sys::InvalidOid {
-            return None;
-        }
-        Some((*info).parent_reloid)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Run-time pruning reads the bounds of the moment; the filters of a plan come from the bounds it was
 //! planned with. Together they could find an entity on neither side, so plans over a marked wrapper
-//! keep the pruning of planning time and of all other levels, and lose that of the wrapper's level.
+//! keep the pruning of planning time and of the levels above, and lose that of the wrapper's level and
+//! of those below.
 
 use super::older;
 use crate::pg::list::{length, nth};
@@ -189,20 +190,57 @@ unsafe fn strip_info(
                 let rte: *mut pg_sys::RangeTblEntry =
                     nth((*statement).rtable, (*level).rtindex as usize - 1);
                 if is_noted((*rte).relid, from) {
-                    // From 18 on the executor opens a result relation only if it was not pruned, and takes
-                    // leaves without initial steps to be on the list of those that never are.
-                    #[cfg(feature = "pg18")]
-                    if !(*level).initial_pruning_steps.is_null() {
-                        for part in 0..(*level).nparts as usize {
-                            let leaf = *(*level).leafpart_rti_map.add(part);
-                            if leaf != 0 {
-                                (*statement).unprunableRelids =
-                                    pg_sys::bms_add_member((*statement).unprunableRelids, leaf);
-                            }
-                        }
-                    }
-                    (*level).initial_pruning_steps = std::ptr::null_mut();
-                    (*level).exec_pruning_steps = std::ptr::null_mut();
+                    take_out(statement, info, levels, k);
+                }
+            }
+        }
+    }
+}
+
+/// Takes a level, and those below it, out of the pruning: its subplans are always run.
+///
+/// It is not enough to take its steps away: the executor matches the partitions that it finds with those
+/// of the plan by their order, which a swap changes, and by their number, which a join changes. So the
+/// level is left in the list, where others refer to each other by position, with nothing in it.
+unsafe fn take_out(
+    statement: *mut pg_sys::PlannedStmt,
+    info: *mut pg_sys::PartitionPruneInfo,
+    levels: *const pg_sys::List,
+    k: usize,
+) {
+    // SAFETY: the arrays of a level have `nparts` elements; the plan is new and nobody else's.
+    unsafe {
+        let level: *mut pg_sys::PartitionedRelPruneInfo = nth(levels, k);
+        for part in 0..(*level).nparts as usize {
+            let subplan = std::mem::replace(&mut *(*level).subplan_map.add(part), -1);
+            if subplan >= 0 {
+                (*info).other_subplans = pg_sys::bms_add_member((*info).other_subplans, subplan);
+            }
+            let below = std::mem::replace(&mut *(*level).subpart_map.add(part), -1);
+            if below >= 0 {
+                take_out(statement, info, levels, below as usize);
+            }
+            *(*level).relid_map.add(part) = pg_sys::InvalidOid;
+            // From 18 on the executor opens a result relation only if it was not pruned, and takes leaves
+            // without initial steps to be on the list of those that never are.
+            #[cfg(feature = "pg18")]
+            {
+                let leaf = std::mem::replace(&mut *(*level).leafpart_rti_map.add(part), 0);
+                if leaf != 0 && !(*level).initial_pruning_steps.is_null() {
+                    (*statement).unprunableRelids =
+                        pg_sys::bms_add_member((*statement).unprunableRelids, leaf);
+                }
+            }
+        }
+        (*level).present_parts = std::ptr::null_mut();
+        (*level).initial_pruning_steps = std::ptr::null_mut();
+        (*level).exec_pruning_steps = std::ptr::null_mut();
+        (*level).execparamids = std::ptr::null_mut();
+        for other in 0..length(levels) {
+            let other: *mut pg_sys::PartitionedRelPruneInfo = nth(levels, other);
+            for part in 0..(*other).nparts as usize {
+                if *(*other).subpart_map.add(part) == k as i32 {
+                    *(*other).subpart_map.add(part) = -1;
                 }
             }
         }
