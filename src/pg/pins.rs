@@ -146,8 +146,9 @@ pub unsafe fn value(
 /// A plan node.
 pub unsafe fn is_scan(plan: *const pg_sys::Plan) -> bool {
     // SAFETY: nodes are tagged.
+    let tag = unsafe { (*plan).type_ };
     matches!(
-        unsafe { (*plan).type_ },
+        tag,
         pg_sys::NodeTag::T_SeqScan
             | pg_sys::NodeTag::T_SampleScan
             | pg_sys::NodeTag::T_IndexScan
