@@ -202,6 +202,8 @@ unsafe fn strip_info(
 /// It is not enough to take its steps away: the executor matches the partitions that it finds with those
 /// of the plan by their order, which a swap changes, and by their number, which a join changes. So the
 /// level is left in the list, where others refer to each other by position, with nothing in it.
+// Before 18 the statement has nothing to say about leaves.
+#[cfg_attr(not(feature = "pg18"), allow(clippy::only_used_in_recursion))]
 unsafe fn take_out(
     statement: *mut pg_sys::PlannedStmt,
     info: *mut pg_sys::PartitionPruneInfo,
