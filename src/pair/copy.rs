@@ -12,8 +12,9 @@ use pgrx::prelude::*;
 
 /// Rows of one multi-insert.
 const BATCH: usize = 512;
-/// Blocks read in one transaction: 32 MB of the primary at the usual block size.
-const CHUNK_BLOCKS: i64 = 4096;
+/// Blocks read in one transaction: 4 MB of the primary at the usual block size. Whoever commits meanwhile
+/// waits until the log is written up to their own record, and so for what a chunk has written.
+const CHUNK_BLOCKS: i64 = 512;
 
 /// Blocks of one chunk: with a rate limit, about a quarter of a second's worth.
 fn chunk_blocks() -> i64 {

@@ -231,14 +231,6 @@ unsafe fn filter_child(
         {
             return;
         }
-        let wrapper = pg_sys::relation_open(info.parent_reloid, pg_sys::NoLock as i32);
-        let descriptor =
-            pg_sys::PartitionDirectoryLookup((*(*root).glob).partition_directory, wrapper);
-        pg_sys::relation_close(wrapper, pg_sys::NoLock as i32);
-        let Some(mut bound) = bounds::of_descriptor(descriptor, relid) else {
-            return;
-        };
-
         let key = list::nth::<pg_sys::Var>(*(*parent).partexprs, 0);
         if key.is_null() || (*key.cast::<pg_sys::Node>()).type_ != pg_sys::NodeTag::T_Var {
             return;
@@ -250,6 +242,18 @@ unsafe fn filter_child(
             collation: *scheme.partcollation,
             typlen: *scheme.parttyplen,
             typbyval: *scheme.parttypbyval,
+        };
+        let pinned = bounds::pinned_value((*parent).baserestrictinfo, &*key, &comparison);
+        if pinned.is_some() && pg_sys::enable_partition_pruning && !older::possible() {
+            // Pruning has just left the one partition that owns the value, by the same descriptor.
+            return;
+        }
+        let wrapper = pg_sys::relation_open(info.parent_reloid, pg_sys::NoLock as i32);
+        let descriptor =
+            pg_sys::PartitionDirectoryLookup((*(*root).glob).partition_directory, wrapper);
+        pg_sys::relation_close(wrapper, pg_sys::NoLock as i32);
+        let Some(mut bound) = bounds::of_descriptor(descriptor, relid) else {
+            return;
         };
         forget_reserved(relid, &mut bound, &comparison);
         if mark == Mark::Shadow {
@@ -265,7 +269,7 @@ unsafe fn filter_child(
         if older::looking_past() {
             bound = older::with_young_shadows(relid, bound, descriptor, &comparison);
         }
-        if let Some(value) = bounds::pinned_value((*parent).baserestrictinfo, &*key, &comparison) {
+        if let Some(value) = pinned {
             if !bound.owns(&comparison, value) {
                 pg_sys::mark_dummy_rel(rel);
             }
