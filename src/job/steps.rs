@@ -350,15 +350,21 @@ fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
     let blocks = transaction(|| copy::blocks_with_members(shadow, pair.primary))?;
     let mut pair = pair.clone();
     let (mut rows, mut bytes) = (0, 0);
+    let mut company = copy::Company::default();
     loop {
         check_stop(shadow)?;
         super::launcher::reload_if_asked();
+        let among_others = company.look();
         let chunk_started = Instant::now();
-        let chunk = transaction(|| copy::chunk(shadow, &pair, &blocks))?;
+        let chunk = transaction(|| copy::chunk(shadow, &pair, &blocks, among_others))?;
         rows += chunk.rows;
         bytes += chunk.bytes;
         pair.blocks_done = chunk.next_block;
         crate::failpoint!("copy-chunk");
+        if among_others {
+            // Half of the time is theirs.
+            latch::nap(chunk_started.elapsed().min(Duration::from_millis(20)));
+        }
         throttle(shadow, chunk.bytes, chunk_started.elapsed())?;
         if chunk.done {
             break;
@@ -381,9 +387,15 @@ fn build_indexes(shadow: &Shadow, pair: &Pair) -> Result<()> {
     phase(shadow, "index")?;
     crate::failpoint!("index-before");
     let started = Instant::now();
+    let mut company = copy::Company::default();
+    company.look();
     transaction(|| index::remove_captured(pair))?;
     let mut count = 0;
-    while transaction(|| index::build_next(shadow, pair))? {
+    loop {
+        let among_others = company.look();
+        if !transaction(|| index::build_next(shadow, pair, among_others))? {
+            break;
+        }
         check_stop(shadow)?;
         count += 1;
         crate::failpoint!("index-each");

@@ -75,6 +75,8 @@ fn harden() {
         (c"constraint_exclusion", c"partition"),
         (c"enable_partition_pruning", c"on"),
         (c"check_function_bodies", c"off"),
+        // Comparing both sides is not urgent: others need the CPUs.
+        (c"max_parallel_workers_per_gather", c"0"),
         (c"application_name", c"shadowpart job"),
         (c"client_min_messages", c"error"),
     ] {

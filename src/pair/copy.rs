@@ -16,11 +16,41 @@ const BATCH: usize = 512;
 /// waits until the log is written up to their own record, and so for what a chunk has written.
 const CHUNK_BLOCKS: i64 = 512;
 
+/// The same while others write.
+const CHUNK_BLOCKS_AMONG_OTHERS: i64 = 64;
+
 /// Blocks of one chunk: with a rate limit, about a quarter of a second's worth.
-fn chunk_blocks() -> i64 {
+fn chunk_blocks(among_others: bool) -> i64 {
+    let most = if among_others {
+        CHUNK_BLOCKS_AMONG_OTHERS
+    } else {
+        CHUNK_BLOCKS
+    };
     match i64::from(crate::guc::COPY_RATE_LIMIT_KB.get()) {
-        0 => CHUNK_BLOCKS,
-        limit => (limit * 1024 / 4 / i64::from(pg_sys::BLCKSZ)).clamp(8, CHUNK_BLOCKS),
+        0 => most,
+        limit => (limit * 1024 / 4 / i64::from(pg_sys::BLCKSZ)).clamp(8, most),
+    }
+}
+
+/// Whether anybody else writes to the log. Who commits waits until the log is on disk up to their own
+/// record: a copy at full speed would make everybody wait for what it has written.
+#[derive(Default)]
+pub struct Company {
+    all: u64,
+    own: u64,
+}
+
+impl Company {
+    /// Looks at what has been written since the last look.
+    pub fn look(&mut self) -> bool {
+        // SAFETY: counters of the server and of this process.
+        let (all, own) = unsafe { (pg_sys::GetXLogInsertRecPtr(), pg_sys::pgWalUsage.wal_bytes) };
+        let ours = own.saturating_sub(self.own);
+        let others = all.saturating_sub(self.all).saturating_sub(ours);
+        let first = self.all == 0;
+        (self.all, self.own) = (all, own);
+        // The log's own page headers, and this server's housekeeping, are not company.
+        !first && others > 4096 + ours / 200
     }
 }
 
@@ -215,6 +245,7 @@ pub fn walk(
     start: i64,
     matcher: &mut Matcher,
     lock: u32,
+    among_others: bool,
     mut row: impl FnMut(pg_sys::Relation, *mut pg_sys::TupleTableSlot),
 ) -> Result<(i64, bool)> {
     // SAFETY: a TID range scan under the active snapshot, begun and ended here.
@@ -227,7 +258,7 @@ pub fn walk(
         ));
         let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
         let mut block = start;
-        let limit = chunk_blocks();
+        let limit = chunk_blocks(among_others);
         let mut read = 0;
         while block < total && read < limit {
             if !blocks.contains(block) {
@@ -279,7 +310,7 @@ fn tid(block: i64, offset: u16) -> pg_sys::ItemPointerData {
 }
 
 /// Copies the next chunk and records how far it came.
-pub fn chunk(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
+pub fn chunk(shadow: &Shadow, pair: &Pair, blocks: &Blocks, among_others: bool) -> Result<Chunk> {
     let mut matcher = Matcher::new(
         pair.primary,
         &shadow.entity_column,
@@ -311,6 +342,7 @@ pub fn chunk(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
             pair.blocks_done,
             &mut matcher,
             pg_sys::AccessShareLock,
+            among_others,
             |_, slot| {
                 rows += 1;
                 insert.add(slot, map);

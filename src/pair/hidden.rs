@@ -25,6 +25,7 @@ pub fn remove_batch(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chu
         pair.blocks_done,
         &mut matcher,
         pg_sys::RowExclusiveLock,
+        true,
         |relation, slot| {
             // SAFETY: the slot holds a row of the relation, which is open and locked for writing.
             unsafe {

@@ -16,8 +16,9 @@ struct Missing {
     targets: Vec<(i16, i32)>,
 }
 
-/// Builds the next missing index; false when there was none left.
-pub fn build_next(shadow: &Shadow, pair: &Pair) -> Result<bool> {
+/// Builds the next missing index; false when there was none left. Among others who write, one process
+/// does: parallel workers would take the CPUs from them.
+pub fn build_next(shadow: &Shadow, pair: &Pair, among_others: bool) -> Result<bool> {
     let relid = pair.shadow()?;
     let table = sql::relation(relid)?;
     let Some(missing) = next_missing(pair, relid, &table)? else {
@@ -30,6 +31,9 @@ pub fn build_next(shadow: &Shadow, pair: &Pair) -> Result<bool> {
         ),
         &[],
     )?;
+    if among_others {
+        sql::execute("SET LOCAL max_parallel_maintenance_workers = 0", &[])?;
+    }
     // CREATE INDEX itself runs functions in expressions as the owner, restricted.
     sql::execute(&missing.statement, &[])?;
     if let Some(kind) = &missing.constraint {
