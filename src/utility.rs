@@ -60,28 +60,16 @@ unsafe extern "C-unwind" fn process(
             }
             _ => {}
         }
-        match PREVIOUS {
-            Some(previous) => previous(
-                statement,
-                text,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                dest,
-                completion,
-            ),
-            None => raw::standard_ProcessUtility(
-                statement,
-                text,
-                read_only_tree,
-                context,
-                params,
-                environment,
-                dest,
-                completion,
-            ),
-        }
+        PREVIOUS.unwrap_or(raw::standard_ProcessUtility)(
+            statement,
+            text,
+            read_only_tree,
+            context,
+            params,
+            environment,
+            dest,
+            completion,
+        );
     }
 }
 

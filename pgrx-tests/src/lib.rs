@@ -40,3 +40,11 @@ pub use twin::{LEVELS, Twin};
 pub use wait::{eventually, until};
 
 pub use anyhow::{Context, Result, anyhow, bail, ensure};
+
+/// The directory of this package, in the checkout that the tests run in. The one that they were built in
+/// may be another.
+pub fn package() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .expect("cargo runs the tests")
+        .into()
+}

@@ -2,7 +2,6 @@
 
 use shadowpart_tests::*;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 /// The files with examples that must be there; others in docs/ are run too.
@@ -12,12 +11,6 @@ const FILES: &[&str] = &[
     "docs/internals.md",
     "docs/limits.md",
 ];
-
-/// Of the checkout that the test runs in, which need not be the one that it was built in.
-fn root() -> PathBuf {
-    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
-    Path::new(&package).join("..")
-}
 
 /// The ```sql blocks of a file, each at the line on which it stands there, so that psql's messages
 /// name lines of the file.
@@ -63,8 +56,11 @@ fn run(server: &Server, database: &str, sql: &str) -> Result<()> {
 fn examples_work() {
     scenario(Settings::default(), |server| {
         server.tablespace("fast")?;
-        let mut files: Vec<_> = FILES.iter().map(|file| root().join(file)).collect();
-        for entry in std::fs::read_dir(root().join("docs"))? {
+        let mut files: Vec<_> = FILES
+            .iter()
+            .map(|file| package().join("..").join(file))
+            .collect();
+        for entry in std::fs::read_dir(package().join("..").join("docs"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "md") && !files.contains(&path) {
                 files.push(path);

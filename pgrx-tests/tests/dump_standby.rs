@@ -233,17 +233,20 @@ fn dumps_during_a_migration() {
     });
 }
 
+/// A standby that tells the primary server what its transactions may still read.
+fn reporting() -> Settings {
+    Settings::default()
+        .set("hot_standby_feedback", "on")
+        .set("wal_receiver_status_interval", "1s")
+}
+
 /// A standby shows the same rows in every state, to new readers and to those older than the swap.
 #[test]
 fn a_standby_in_every_state() {
     scenario(Settings::default(), |server| {
         let (mut session, orders, twin) = prepare(server, LIST, 800)?;
         // Old readers on the standby keep what they may still read from being vacuumed away.
-        let patient = Settings::default()
-            .set("max_standby_streaming_delay", "60s")
-            .set("hot_standby_feedback", "on")
-            .set("wal_receiver_status_interval", "1s");
-        let standby = server.standby(patient)?;
+        let standby = server.standby(reporting().set("max_standby_streaming_delay", "60s"))?;
         let mut id = 0;
         for (round, state) in [
             "managed",
@@ -386,11 +389,7 @@ fn a_standby_transaction_older_than_the_shadow() {
     scenario(Settings::default(), |server| {
         let (mut session, orders, twin) = prepare(server, LIST_WITH_DEFAULT, 1000)?;
         // What they may read must not be vacuumed away; nothing waits for them before the swap.
-        let settings = Settings::default()
-            .set("hot_standby_feedback", "on")
-            .set("wal_receiver_status_interval", "1s")
-            .set("max_standby_streaming_delay", "-1");
-        let standby = &server.standby(settings)?;
+        let standby = &server.standby(reporting().set("max_standby_streaming_delay", "-1"))?;
         let mut readers = Vec::new();
         let mut open = |when: &str| -> Result<()> {
             server.wait_for_standby(standby)?;
@@ -441,11 +440,7 @@ fn a_standby_transaction_older_than_the_shadow() {
 fn a_standby_with_feedback_is_waited_for() {
     scenario(Settings::default(), |server| {
         let (mut session, _orders, twin) = prepare(server, LIST, 1000)?;
-        let settings = Settings::default()
-            .set("hot_standby_feedback", "on")
-            .set("wal_receiver_status_interval", "1s")
-            .set("max_standby_streaming_delay", "-1");
-        let standby = &server.standby(settings)?;
+        let standby = &server.standby(reporting().set("max_standby_streaming_delay", "-1"))?;
         server.wait_for_standby(standby)?;
         let mut reader = standby.connect()?;
         reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")?;

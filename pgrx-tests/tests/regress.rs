@@ -3,14 +3,8 @@
 //! `SHADOWPART_REGRESS_ACCEPT=1` writes what is printed as what is expected; look at the difference.
 
 use shadowpart_tests::*;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
-
-/// Of the checkout that the test runs in, which need not be the one that it was built in.
-fn folder() -> PathBuf {
-    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
-    Path::new(&package).join("regress")
-}
 
 /// What psql prints, messages in their place among the results: both go to one file.
 fn output(server: &Server, database: &str, script: &Path) -> Result<String> {
@@ -44,7 +38,7 @@ fn first_difference(expected: &str, found: &str) -> String {
 fn scripts_print_what_they_should() {
     scenario(Settings::default(), |server| {
         server.tablespace("fast")?;
-        let mut scripts: Vec<_> = std::fs::read_dir(folder().join("sql"))?
+        let mut scripts: Vec<_> = std::fs::read_dir(package().join("regress").join("sql"))?
             .map(|entry| entry.map(|e| e.path()))
             .collect::<std::io::Result<_>>()?;
         scripts.sort();
@@ -63,7 +57,10 @@ fn scripts_print_what_they_should() {
                 .connect_to(&database)?
                 .run("CREATE EXTENSION shadowpart")?;
             let found = output(server, &database, &script)?;
-            let expected = folder().join("expected").join(format!("{name}.out"));
+            let expected = package()
+                .join("regress")
+                .join("expected")
+                .join(format!("{name}.out"));
             if std::env::var_os("SHADOWPART_REGRESS_ACCEPT").is_some() {
                 std::fs::write(&expected, &found)?;
             }

@@ -616,13 +616,10 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
         crate::failpoint!("retire-before");
         phase(shadow, "retire")?;
         briefly(shadow, &relations, || {
-            // From the root down, as writers take their locks.
-            let mode = if needed {
-                pg_sys::ShareRowExclusiveLock
-            } else {
-                pg_sys::AccessExclusiveLock
-            };
-            swap::lock(pair.wrapper()?, mode)?;
+            if !needed {
+                // The stronger lock first: what follows takes a weaker one on it.
+                swap::lock(pair.wrapper()?, pg_sys::AccessExclusiveLock)?;
+            }
             hidden::unmark(&pair)?;
             if !needed {
                 hierarchy::retire_primary(&pair)?;

@@ -10,11 +10,11 @@
 //!
 //! Everything else goes its usual way, and what is not recognised costs time, never exactness.
 
-use crate::pg::pins;
+use crate::pg::{pins, raw, trigger};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-const PREFIX: &[u8] = b"!shadowpart_";
+const PREFIX: &CStr = c"!shadowpart_";
 
 /// With more result relations than this nothing is spared: the plan is searched once for each.
 const RELATIONS_MAX: i32 = 16;
@@ -25,7 +25,6 @@ static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 mod c {
     use pgrx::pg_sys::*;
     unsafe extern "C-unwind" {
-        pub fn standard_ExecutorStart(query: *mut QueryDesc, flags: i32);
         pub fn stringToNode(text: *const std::ffi::c_char) -> *mut std::ffi::c_void;
         pub fn ChangeVarNodes(node: *mut Node, from: i32, to: i32, level: i32);
         pub fn make_ands_implicit(clause: *mut Expr) -> *mut List;
@@ -85,10 +84,7 @@ pub fn install() {
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
     // SAFETY: called by PostgreSQL with its own structures.
     unsafe {
-        match PREVIOUS {
-            Some(previous) => previous(query, flags),
-            None => c::standard_ExecutorStart(query, flags),
-        }
+        PREVIOUS.unwrap_or(raw::standard_ExecutorStart)(query, flags);
         let operation = (*query).operation;
         if flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as i32 != 0
             || (operation != pg_sys::CmdType::CMD_UPDATE
@@ -114,25 +110,13 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
 }
 
 unsafe fn triggers<'a>(relation: *const pg_sys::ResultRelInfo) -> &'a [pg_sys::Trigger] {
-    // SAFETY: the array has the length that is stated.
-    unsafe {
-        let descriptor = (*relation).ri_TrigDesc;
-        if descriptor.is_null() {
-            return &[];
-        }
-        std::slice::from_raw_parts((*descriptor).triggers, (*descriptor).numtriggers as usize)
-    }
+    // SAFETY: an open result relation.
+    unsafe { trigger::all((*relation).ri_TrigDesc) }
 }
 
 unsafe fn is_ours(trigger: &pg_sys::Trigger) -> bool {
-    // SAFETY: names of triggers are C strings.
-    unsafe {
-        trigger.tgisinternal
-            && *trigger.tgname == b'!' as std::ffi::c_char
-            && CStr::from_ptr(trigger.tgname)
-                .to_bytes()
-                .starts_with(PREFIX)
-    }
+    // SAFETY: from `triggers`.
+    unsafe { trigger::is_internal_named(trigger, PREFIX) }
 }
 
 unsafe fn has_ours(relation: *const pg_sys::ResultRelInfo) -> bool {

@@ -51,6 +51,7 @@ pub fn remove_batch(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chu
 ///
 /// The caller has waited until nobody is left who could still read by old bounds.
 pub fn unmark(pair: &Pair) -> Result<()> {
+    // From the root down, as writers take their locks.
     for relid in [pair.wrapper, Some(pair.primary), pair.shadow]
         .into_iter()
         .flatten()

@@ -9,4 +9,5 @@ pub mod partition;
 pub mod pins;
 pub mod raw;
 pub mod sql;
+pub mod trigger;
 pub mod xact;

@@ -13,6 +13,8 @@ unsafe extern "C-unwind" {
         bound_params: pg_sys::ParamListInfo,
     ) -> *mut pg_sys::PlannedStmt;
 
+    pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
+
     pub fn standard_ProcessUtility(
         pstmt: *mut pg_sys::PlannedStmt,
         query_string: *const c_char,

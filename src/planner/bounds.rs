@@ -2,6 +2,7 @@
 
 use crate::pg::list;
 use crate::pg::partition::{Comparison, list_key};
+use crate::pg::pins;
 use crate::pg::raw;
 use pgrx::prelude::*;
 
@@ -119,32 +120,17 @@ pub unsafe fn pinned_value(
             }
             let operation = &*clause.cast::<pg_sys::OpExpr>();
             if operation.inputcollid != comparison.collation
-                || list::length(operation.args) != 2
                 || pg_sys::get_op_opfamily_strategy(operation.opno, comparison.opfamily)
                     != pg_sys::BTEqualStrategyNumber as i32
             {
                 continue;
             }
-            let sides = [0, 1].map(|n| list::nth::<pg_sys::Node>(operation.args, n));
-            for (mut column, constant) in [(sides[0], sides[1]), (sides[1], sides[0])] {
-                if (*column).type_ == pg_sys::NodeTag::T_RelabelType {
-                    column = (*column.cast::<pg_sys::RelabelType>()).arg.cast();
-                }
-                if (*column).type_ != pg_sys::NodeTag::T_Var
-                    || (*constant).type_ != pg_sys::NodeTag::T_Const
-                {
-                    continue;
-                }
-                let (column, constant) = (
-                    &*column.cast::<pg_sys::Var>(),
-                    &*constant.cast::<pg_sys::Const>(),
-                );
-                if column.varno == key.varno
-                    && column.varattno == key.varattno
-                    && column.varlevelsup == 0
-                    && !constant.constisnull
-                    && constant.consttype == comparison.opcintype
-                {
+            let rti = key.varno as pg_sys::Index;
+            if let Some(other) = pins::compared_with(operation, rti, key.varattno)
+                && (*other).type_ == pg_sys::NodeTag::T_Const
+            {
+                let constant = &*other.cast::<pg_sys::Const>();
+                if !constant.constisnull && constant.consttype == comparison.opcintype {
                     return Some(constant.constvalue);
                 }
             }

@@ -12,6 +12,7 @@ use super::prune;
 use super::sight::{View, view_of};
 use crate::pg::list;
 use crate::pg::partition::Comparison;
+use crate::pg::trigger;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 
@@ -80,10 +81,9 @@ unsafe fn is_marked_wrapper(relation: pg_sys::Relation) -> bool {
     // SAFETY: an open relation cache entry.
     unsafe {
         (*(*relation).rd_rel).relhastriggers
-            && !(*relation).trigdesc.is_null()
             && triggers_of(relation)
                 .iter()
-                .any(|t| is_ours(t, MARK_PREFIX))
+                .any(|t| trigger::is_internal_named(t, MARK_PREFIX))
     }
 }
 
@@ -102,16 +102,15 @@ unsafe fn mark_of(relation: pg_sys::Relation) -> Option<Mark> {
     // SAFETY: an open relation cache entry; arguments of triggers are C strings.
     unsafe {
         let class = &*(*relation).rd_rel;
-        if !class.relispartition || !class.relhastriggers || (*relation).trigdesc.is_null() {
+        if !class.relispartition || !class.relhastriggers {
             return None;
         }
         let mut mark = None;
-        for trigger in triggers_of(relation) {
-            if !is_ours(trigger, MARK_PREFIX) {
+        for t in triggers_of(relation) {
+            if !trigger::is_internal_named(t, MARK_PREFIX) {
                 continue;
             }
-            let shadow =
-                trigger.tgnargs >= 3 && CStr::from_ptr(*trigger.tgargs.add(2)) == c"shadow";
+            let shadow = t.tgnargs >= 3 && CStr::from_ptr(*t.tgargs.add(2)) == c"shadow";
             mark = if shadow && mark != Some(Mark::Primary) {
                 Some(Mark::Shadow)
             } else {
@@ -128,33 +127,15 @@ pub unsafe fn marks_of<'a>(
 ) -> impl Iterator<Item = &'a pg_sys::Trigger> {
     // SAFETY: an open relation cache entry.
     unsafe {
-        let all = if (*relation).trigdesc.is_null() {
-            &[]
-        } else {
-            triggers_of(relation)
-        };
-        all.iter()
-            .filter(|t| is_ours(t, MARK_PREFIX) && t.tgnargs >= 3)
+        triggers_of(relation)
+            .iter()
+            .filter(|t| trigger::is_internal_named(t, MARK_PREFIX) && t.tgnargs >= 3)
     }
 }
 
 unsafe fn triggers_of<'a>(relation: pg_sys::Relation) -> &'a [pg_sys::Trigger] {
-    // SAFETY: an open relation cache entry with triggers.
-    unsafe {
-        let triggers = &*(*relation).trigdesc;
-        std::slice::from_raw_parts(triggers.triggers, triggers.numtriggers as usize)
-    }
-}
-
-unsafe fn is_ours(trigger: &pg_sys::Trigger, prefix: &CStr) -> bool {
-    // SAFETY: names in the relation cache are C strings.
-    unsafe {
-        trigger.tgisinternal
-            && *trigger.tgname == b'!' as std::ffi::c_char
-            && CStr::from_ptr(trigger.tgname)
-                .to_bytes()
-                .starts_with(prefix.to_bytes())
-    }
+    // SAFETY: an open relation cache entry.
+    unsafe { trigger::all((*relation).trigdesc) }
 }
 
 /// Takes the values out of a marked leaf's bound with which a side only holds its place: no row has them.
@@ -167,7 +148,7 @@ unsafe fn forget_reserved(relid: pg_sys::Oid, bound: &mut bounds::Bound, compari
         };
         let relation = pg_sys::relation_open(relid, pg_sys::NoLock as i32);
         for trigger in triggers_of(relation) {
-            if is_ours(trigger, RESERVED_PREFIX) && trigger.tgnargs == 1 {
+            if trigger::is_internal_named(trigger, RESERVED_PREFIX) && trigger.tgnargs == 1 {
                 let mut input = pg_sys::InvalidOid;
                 let mut ioparam = pg_sys::InvalidOid;
                 pg_sys::getTypeInputInfo(comparison.opcintype, &mut input, &mut ioparam);

@@ -40,31 +40,42 @@ pub fn looking_past() -> bool {
     unsafe { (*&raw const STATE).looking_past.is_some() }
 }
 
-/// A plan is about to be made; whether to keep a copy of the query, for another one.
-pub fn begin() -> bool {
-    // SAFETY: as above.
-    unsafe { (*&raw mut STATE).met = false };
-    possible() && !looking_past()
-}
-
-/// Whether the plan has to be made again; from here to `end` shadows that are too young are looked past.
-pub fn again() -> bool {
-    // SAFETY: as above; the variable of `enable_partition_pruning`.
+/// Makes a plan, and makes it again, looking past shadows that are too young, where it has met one.
+///
+/// # Safety
+/// `plan` plans the query that it is given, which it may change. No destructors in this frame: errors of
+/// the planner pass through it as they are.
+pub unsafe fn plan_again_if_met(
+    query: *mut pg_sys::Query,
+    plan: impl Fn(*mut pg_sys::Query) -> *mut pg_sys::PlannedStmt,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: a backend has one thread; the variable of `enable_partition_pruning`. A planner that runs
+    // within another's work leaves what the outer one has met as it was.
     unsafe {
-        let state = &mut *&raw mut STATE;
-        if !std::mem::take(&mut state.met) {
-            return false;
+        if !possible() || looking_past() {
+            return plan(query);
         }
-        state.looking_past = Some(pg_sys::enable_partition_pruning);
-        pg_sys::enable_partition_pruning = false;
-        true
+        let copy = pg_sys::copyObjectImpl(query.cast()).cast();
+        let outer = std::mem::replace(&mut (*&raw mut STATE).met, false);
+        let mut statement = plan(query);
+        if (*&raw const STATE).met {
+            (*&raw mut STATE).looking_past = Some(pg_sys::enable_partition_pruning);
+            pg_sys::enable_partition_pruning = false;
+            statement = plan(copy);
+            end();
+        }
+        (*&raw mut STATE).met = outer;
+        statement
     }
 }
 
+/// Looks at everything again, also after an error in the middle of it.
 pub fn end() {
     // SAFETY: as above.
     unsafe {
-        if let Some(pruning) = (*&raw mut STATE).looking_past.take() {
+        let state = &mut *&raw mut STATE;
+        state.met = false;
+        if let Some(pruning) = state.looking_past.take() {
             pg_sys::enable_partition_pruning = pruning;
         }
     }

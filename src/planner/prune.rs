@@ -59,21 +59,6 @@ pub fn forget() {
     }
 }
 
-unsafe fn plan_as_ever(
-    query: *mut pg_sys::Query,
-    text: *const c_char,
-    options: i32,
-    params: pg_sys::ParamListInfo,
-) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: as for `plan`.
-    unsafe {
-        match PREVIOUS {
-            Some(previous) => previous(query, text, options, params),
-            None => raw::standard_planner(query, text, options, params),
-        }
-    }
-}
-
 /// No destructors in this frame: the planner's errors pass through it as they are.
 unsafe extern "C-unwind" fn plan(
     query: *mut pg_sys::Query,
@@ -85,17 +70,9 @@ unsafe extern "C-unwind" fn plan(
     unsafe {
         let noted = &raw mut NOTED;
         let before = (*noted).count;
-        // The planner changes the query that it is given.
-        let copy: *mut pg_sys::Query = if older::begin() {
-            pg_sys::copyObjectImpl(query.cast()).cast()
-        } else {
-            std::ptr::null_mut()
-        };
-        let mut statement = plan_as_ever(query, text, options, params);
-        if !copy.is_null() && older::again() {
-            statement = plan_as_ever(copy, text, options, params);
-            older::end();
-        }
+        let planner = PREVIOUS.unwrap_or(raw::standard_planner);
+        let statement =
+            older::plan_again_if_met(query, |query| planner(query, text, options, params));
         if (*noted).count > before || (*noted).overflow {
             strip(statement, before);
             (*noted).count = before;
