@@ -267,8 +267,13 @@ impl Server {
     /// [`Server::after_crash`] must follow.
     pub fn kill_all(&self) -> Result<()> {
         let postmaster = self.postmaster_pid()?;
+        // Stopped first: it must not fork another child once they have been listed (one that is left
+        // keeps the shared memory, and the next start is refused), nor find out about their end.
+        process::signal(postmaster, libc::SIGSTOP)?;
+        wait::eventually("the postmaster stands still", STOP_TIMEOUT, || {
+            Ok(process::is_stopped(postmaster))
+        })?;
         let children = process::children_of(postmaster)?;
-        // The postmaster first: it must not find out about its children's end, and restart them.
         process::signal(postmaster, libc::SIGKILL)?;
         for child in &children {
             process::signal(*child, libc::SIGKILL)?;
