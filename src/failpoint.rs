@@ -47,6 +47,7 @@ pub const NAMES: &[&str] = &[
     "hidden-after",
     "retire-before",
     "retire-after",
+    "retire-dropped",
     "drop-before",
     "drop-detached",
     "drop-after",
