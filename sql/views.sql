@@ -107,5 +107,8 @@ GRANT EXECUTE ON FUNCTION
     shadowpart.differences(bigint),
     shadowpart.route(regclass, text[]),
     shadowpart.delta_rows(oid),
-    shadowpart.tree(oid)
+    shadowpart.tree(oid),
+    shadowpart.entity_load(),
+    shadowpart.stats_info()
     TO PUBLIC;
+REVOKE ALL ON FUNCTION shadow_stats_reset() FROM PUBLIC;

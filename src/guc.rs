@@ -8,6 +8,8 @@ pub static REVERT_WINDOW_S: GucSetting<i32> = GucSetting::<i32>::new(600);
 pub static COPY_RATE_LIMIT_KB: GucSetting<i32> = GucSetting::<i32>::new(0);
 pub static MAX_JOBS: GucSetting<i32> = GucSetting::<i32>::new(4);
 pub static WAIT_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(3600);
+pub static MAX_ENTITIES: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+pub static TRACK_LOAD: GucSetting<bool> = GucSetting::<bool>::new(true);
 pub static FAILPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 pub fn init() {
@@ -63,6 +65,25 @@ pub fn init() {
         i32::MAX,
         GucContext::Sighup,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.max_entities",
+        c"Entities of the whole cluster whose load is counted one by one, in shared memory.",
+        c"The others are counted together. Each takes about 0.5 kB. The default finds everybody with more than \
+          a thousandth of the load with room to spare.",
+        &MAX_ENTITIES,
+        0,
+        10_000_000,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"shadowpart.track_load",
+        c"Whether reads and writes of the entities of managed tables are counted.",
+        c"On by default: it costs about a hundredth of a busy session's time at most.",
+        &TRACK_LOAD,
+        GucContext::Suset,
+        GucFlags::default(),
     );
     if cfg!(feature = "failpoints") {
         GucRegistry::define_string_guc(

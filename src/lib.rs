@@ -1,11 +1,11 @@
 //! shadowpart: live, constant-time moves of tenants between tablespaces.
 //!
 //! This file only wires. Each folder is a concept and says in its `mod.rs` what it owns:
-//! `planner` (hidden rows stay hidden), `mirror` (writes reach both sides), `pair` (building and
+//! `load` (who reads and writes how much), `planner` (hidden rows stay hidden), `mirror` (writes reach both sides), `pair` (building and
 //! swapping a primary and its shadow), `job` (the background work), `api` (what SQL calls),
 //! `utility` (utility statements that the planner never sees), `pg` (the few wrappers around
 //! PostgreSQL's C functions that the others share). Dependencies point one way:
-//! api -> job -> pair -> mirror, planner -> pg.
+//! api -> job -> pair -> mirror, planner, load -> pg.
 
 use pgrx::prelude::*;
 
@@ -13,6 +13,7 @@ mod api;
 mod failpoint;
 mod guc;
 mod job;
+mod load;
 mod mirror;
 mod pair;
 mod pg;
@@ -33,10 +34,11 @@ extension_sql_file!(
     requires = ["internal"]
 );
 extension_sql_file!("../sql/shadow.sql", name = "shadow", requires = ["manage"]);
+extension_sql_file!("../sql/load.sql", name = "load", requires = ["shadow"]);
 extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires = ["shadow"],
+    requires = ["load"],
     finalize
 );
 #[cfg(feature = "failpoints")]
@@ -60,6 +62,8 @@ pub extern "C-unwind" fn _PG_init() {
     guc::init();
     job::shared::init();
     planner::init();
+    // Before the mirror, which looks at the triggers that are left.
+    load::init();
     mirror::init();
     utility::init();
     job::launcher::init();

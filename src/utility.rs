@@ -70,6 +70,64 @@ unsafe extern "C-unwind" fn process(
             dest,
             completion,
         );
+        match (*node).type_ {
+            pg_sys::NodeTag::T_CreateStmt => {
+                let create = node.cast::<pg_sys::CreateStmt>();
+                if !(*create).partbound.is_null() {
+                    partitions_changed((*create).relation, std::ptr::null_mut());
+                }
+            }
+            pg_sys::NodeTag::T_AlterTableStmt => {
+                let alter = node.cast::<pg_sys::AlterTableStmt>();
+                for i in 0..list::length((*alter).cmds) {
+                    let command = list::nth::<pg_sys::AlterTableCmd>((*alter).cmds, i);
+                    if matches!(
+                        (*command).subtype,
+                        pg_sys::AlterTableType::AT_AttachPartition
+                            | pg_sys::AlterTableType::AT_DetachPartition
+                            | pg_sys::AlterTableType::AT_DetachPartitionFinalize
+                    ) {
+                        let partition = (*command).def.cast::<pg_sys::PartitionCmd>();
+                        partitions_changed((*alter).relation, (*partition).name);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A partition has come to a table, or has left it: where the table is managed, it is counted, or not any
+/// more.
+#[pg_guard]
+unsafe extern "C-unwind" fn partitions_changed(
+    table: *mut pg_sys::RangeVar,
+    partition: *mut pg_sys::RangeVar,
+) {
+    // SAFETY: names that the statement has just resolved. Whatever is gone again is nobody's concern.
+    unsafe {
+        let relid = |name: *mut pg_sys::RangeVar| {
+            if name.is_null() {
+                return pg_sys::InvalidOid;
+            }
+            pg_sys::RangeVarGetRelidExtended(
+                name,
+                pg_sys::NoLock as i32,
+                pg_sys::RVROption::RVR_MISSING_OK,
+                None,
+                std::ptr::null_mut(),
+            )
+        };
+        let table = relid(table);
+        let Some(root) = crate::load::root_of(table) else {
+            return;
+        };
+        let partition = relid(partition);
+        let outcome =
+            crate::api::as_superuser(|| crate::load::triggers::put_right(root, partition));
+        if let Err(error) = outcome {
+            error.raise();
+        }
     }
 }
 

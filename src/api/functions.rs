@@ -337,7 +337,7 @@ fn manage(
                  ON CONFLICT (relation) DO UPDATE SET entity_column = excluded.entity_column",
                 &[table.relid.into(), column.as_str().into()],
             )?;
-            Ok(())
+            crate::load::managed_changed(table.relid)
         })
     })());
 }
@@ -372,7 +372,7 @@ fn unmanage(relation: Option<pg_sys::Oid>) {
                 "DELETE FROM shadowpart.managed WHERE relation = $1",
                 &[root.into()],
             )?;
-            Ok(())
+            crate::load::managed_changed(root)
         })
     })());
 }

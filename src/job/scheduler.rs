@@ -19,6 +19,7 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
     };
     shared::release_at_exit();
+    crate::load::ignore_this_process();
     if !shared::become_scheduler() {
         return;
     }

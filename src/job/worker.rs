@@ -23,6 +23,7 @@ pub extern "C-unwind" fn shadowpart_worker(database: pg_sys::Datum) {
     };
     shared::release_at_exit();
     harden();
+    crate::load::ignore_this_process();
     let extra = launcher::extra();
     let (id, requested) = if let Some(id) = extra
         .strip_prefix("id=")

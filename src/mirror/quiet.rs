@@ -132,7 +132,7 @@ fn fires_on(trigger: &pg_sys::Trigger, operation: pg_sys::CmdType::Type) -> bool
         pg_sys::TRIGGER_TYPE_UPDATE
     };
     let kind = trigger.tgtype as u32;
-    trigger.tgenabled != b'D' as std::ffi::c_char
+    is_enabled(trigger)
         && kind & pg_sys::TRIGGER_TYPE_ROW != 0
         && kind & event != 0
 }
@@ -167,9 +167,35 @@ unsafe fn spare(
             }
         }
         if only_ours && clauses_only && !may_touch_members(state, index, relation) {
-            relation.ri_TrigDesc = std::ptr::null_mut();
+            take_off(relation);
         }
     }
+}
+
+/// Takes the triggers of pairs off the statement's copy of the trigger list; all of the list, unless the
+/// trigger that counts is to fire.
+unsafe fn take_off(relation: &mut pg_sys::ResultRelInfo) {
+    // SAFETY: the list is the statement's own.
+    unsafe {
+        let counted = triggers(relation)
+            .iter()
+            .any(|t| crate::load::counts(t) && is_enabled(t));
+        if !counted {
+            relation.ri_TrigDesc = std::ptr::null_mut();
+            return;
+        }
+        let descriptor = &*relation.ri_TrigDesc;
+        for i in 0..descriptor.numtriggers as usize {
+            let trigger = descriptor.triggers.add(i);
+            if !crate::load::counts(&*trigger) {
+                (*trigger).tgenabled = pg_sys::TRIGGER_DISABLED as std::ffi::c_char;
+            }
+        }
+    }
+}
+
+fn is_enabled(trigger: &pg_sys::Trigger) -> bool {
+    trigger.tgenabled != pg_sys::TRIGGER_DISABLED as std::ffi::c_char
 }
 
 /// The parsed WHEN clause of a trigger, OLD and NEW where the executor expects them.
@@ -267,7 +293,8 @@ unsafe fn may_touch_members(
         (*context).ecxt_outertuple = slot;
         let mut fires = false;
         for (i, trigger) in triggers(relation).iter().enumerate() {
-            if fires_on(trigger, state.operation) {
+            // The condition of the one that counts is no question: asked, it counts.
+            if fires_on(trigger, state.operation) && !crate::load::counts(trigger) {
                 let when = *relation.ri_TrigWhenExprs.add(i);
                 fires |= super::side::qual_holds(when, context);
             }

@@ -1,4 +1,5 @@
-//! The value to which the conditions of a plan pin a column: `column = constant`, `column = parameter`.
+//! The values to which the conditions of a plan pin a column: `column = constant`, `column = parameter`,
+//! `column IN (constants)`.
 
 use crate::pg::list;
 use pgrx::pg_sys;
@@ -9,6 +10,24 @@ mod c {
     unsafe extern "C-unwind" {
         pub fn lookup_type_cache(typid: Oid, flags: i32) -> *mut TypeCacheEntry;
         pub fn getBaseType(typid: Oid) -> Oid;
+        pub fn get_element_type(typid: Oid) -> Oid;
+        pub fn get_typlenbyvalalign(
+            typid: Oid,
+            length: *mut i16,
+            by_value: *mut bool,
+            align: *mut std::ffi::c_char,
+        );
+        pub fn pg_detoast_datum(value: *mut varlena) -> *mut varlena;
+        pub fn deconstruct_array(
+            array: *mut ArrayType,
+            element: Oid,
+            length: i32,
+            by_value: bool,
+            align: std::ffi::c_char,
+            values: *mut *mut Datum,
+            nulls: *mut *mut bool,
+            count: *mut i32,
+        );
     }
 }
 
@@ -42,9 +61,28 @@ impl Column {
             }
         }
     }
+
+    /// The same column among those of an index, whose target list is given.
+    unsafe fn in_index(&self, targets: *const pg_sys::List) -> Option<Column> {
+        // SAFETY: a list of target entries, the n-th of which is the index's n-th column.
+        unsafe {
+            (0..list::length(targets)).find_map(|i| {
+                let target = list::nth::<pg_sys::TargetEntry>(targets, i);
+                is_column((*target).expr.cast(), self.rti, self.attno).then_some(Column {
+                    rti: pg_sys::INDEX_VAR as pg_sys::Index,
+                    attno: (i + 1) as i16,
+                    ..*self
+                })
+            })
+        }
+    }
 }
 
-unsafe fn attribute_of(
+/// A column of a descriptor.
+///
+/// # Safety
+/// The descriptor has that column.
+pub unsafe fn attribute_of(
     descriptor: pg_sys::TupleDesc,
     attno: i16,
 ) -> *const pg_sys::FormData_pg_attribute {
@@ -57,7 +95,7 @@ unsafe fn attribute_of(
     }
 }
 
-/// The value to which the conditions on a scanned relation pin a column, if one of them does.
+/// The one value to which the conditions on a scanned relation pin a column, if one of them does.
 ///
 /// # Safety
 /// The plan is being executed with these parameters.
@@ -71,58 +109,173 @@ pub unsafe fn value(
         if plan.is_null() {
             return None;
         }
-        let look = |quals: *const pg_sys::List| value_in(quals, column, params);
-        let scans = || (*plan.cast::<pg_sys::Scan>()).scanrelid == column.rti;
-        match (*plan).type_ {
-            pg_sys::NodeTag::T_SeqScan
-            | pg_sys::NodeTag::T_TidScan
-            | pg_sys::NodeTag::T_TidRangeScan
-                if scans() =>
-            {
-                return look((*plan).qual);
+        if is_scan(plan) {
+            if (*plan.cast::<pg_sys::Scan>()).scanrelid != column.rti {
+                return None;
             }
-            pg_sys::NodeTag::T_IndexScan if scans() => {
-                return look((*plan.cast::<pg_sys::IndexScan>()).indexqualorig)
-                    .or_else(|| look((*plan).qual));
-            }
-            pg_sys::NodeTag::T_BitmapHeapScan if scans() => {
-                return look((*plan.cast::<pg_sys::BitmapHeapScan>()).bitmapqualorig)
-                    .or_else(|| look((*plan).qual));
-            }
-            pg_sys::NodeTag::T_Append => {
-                let children = (*plan.cast::<pg_sys::Append>()).appendplans;
-                for i in 0..list::length(children) {
-                    let child = list::nth::<pg_sys::Plan>(children, i);
-                    if let Some(found) = value(child, column, params) {
-                        return Some(found);
-                    }
+            let mut only = None;
+            let mut count = 0;
+            values(plan, column, params, |found| {
+                only = Some(found);
+                count += 1;
+            });
+            return if count == 1 { only } else { None };
+        }
+        if (*plan).type_ == pg_sys::NodeTag::T_Append {
+            let children = (*plan.cast::<pg_sys::Append>()).appendplans;
+            for i in 0..list::length(children) {
+                let child = list::nth::<pg_sys::Plan>(children, i);
+                if let Some(found) = value(child, column, params) {
+                    return Some(found);
                 }
             }
-            _ => {}
         }
         value((*plan).lefttree, column, params).or_else(|| value((*plan).righttree, column, params))
     }
 }
 
-unsafe fn value_in(
+/// Whether a plan node reads rows of one relation, of which its conditions then choose.
+///
+/// # Safety
+/// A plan node.
+pub unsafe fn is_scan(plan: *const pg_sys::Plan) -> bool {
+    // SAFETY: nodes are tagged.
+    let tag = unsafe { (*plan).type_ };
+    matches!(
+        tag,
+        pg_sys::NodeTag::T_SeqScan
+            | pg_sys::NodeTag::T_SampleScan
+            | pg_sys::NodeTag::T_IndexScan
+            | pg_sys::NodeTag::T_IndexOnlyScan
+            | pg_sys::NodeTag::T_BitmapHeapScan
+            | pg_sys::NodeTag::T_TidScan
+            | pg_sys::NodeTag::T_TidRangeScan
+    )
+}
+
+/// All values that one condition of a scan allows: one for `=`, several for `IN`. None where no
+/// condition says.
+///
+/// # Safety
+/// A scan of the column's relation, which is being executed with these parameters.
+pub unsafe fn values(
+    scan: *const pg_sys::Plan,
+    column: &Column,
+    params: pg_sys::ParamListInfo,
+    mut each: impl FnMut(pg_sys::Datum),
+) {
+    // SAFETY: each cast follows the tag.
+    unsafe {
+        // Conditions that an index answers are kept in their original form; in an index-only scan they
+        // are expressed in columns of the index.
+        let of_index = match (*scan).type_ {
+            pg_sys::NodeTag::T_IndexScan => (*scan.cast::<pg_sys::IndexScan>()).indexqualorig,
+            pg_sys::NodeTag::T_BitmapHeapScan => {
+                (*scan.cast::<pg_sys::BitmapHeapScan>()).bitmapqualorig
+            }
+            pg_sys::NodeTag::T_IndexOnlyScan => {
+                let only = scan.cast::<pg_sys::IndexOnlyScan>();
+                let Some(column) = column.in_index((*only).indextlist) else {
+                    return;
+                };
+                for quals in [(*only).recheckqual, (*scan).qual] {
+                    if values_in(quals, &column, params, &mut each) {
+                        return;
+                    }
+                }
+                return;
+            }
+            _ => std::ptr::null_mut(),
+        };
+        for quals in [of_index, (*scan).qual] {
+            if values_in(quals, column, params, &mut each) {
+                return;
+            }
+        }
+    }
+}
+
+/// Whether one of the conditions says what the column is.
+unsafe fn values_in(
     quals: *const pg_sys::List,
     column: &Column,
     params: pg_sys::ParamListInfo,
-) -> Option<pg_sys::Datum> {
+    each: &mut impl FnMut(pg_sys::Datum),
+) -> bool {
     // SAFETY: a list of expressions; nodes are tagged.
     unsafe {
         for i in 0..list::length(quals) {
-            let clause = list::nth::<pg_sys::OpExpr>(quals, i);
-            if (*clause).xpr.type_ == pg_sys::NodeTag::T_OpExpr
-                && (*clause).opno == column.equality
-                && (*clause).inputcollid == column.collation
-                && let Some(other) = compared_with(&*clause, column.rti, column.attno)
-                && let Some(value) = value_of(other, params)
-            {
-                return Some(value);
+            let clause = list::nth::<pg_sys::Node>(quals, i);
+            match (*clause).type_ {
+                pg_sys::NodeTag::T_OpExpr => {
+                    let clause = &*clause.cast::<pg_sys::OpExpr>();
+                    if clause.opno == column.equality
+                        && clause.inputcollid == column.collation
+                        && let Some(other) = compared_with(clause, column.rti, column.attno)
+                        && let Some((value, _)) = value_of(other, params)
+                    {
+                        each(value);
+                        return true;
+                    }
+                }
+                pg_sys::NodeTag::T_ScalarArrayOpExpr => {
+                    let clause = &*clause.cast::<pg_sys::ScalarArrayOpExpr>();
+                    if clause.useOr
+                        && clause.opno == column.equality
+                        && clause.inputcollid == column.collation
+                        && list::length(clause.args) == 2
+                        && is_column(list::nth(clause.args, 0), column.rti, column.attno)
+                        && let Some((array, typid)) = value_of(list::nth(clause.args, 1), params)
+                    {
+                        return elements(array, typid, each);
+                    }
+                }
+                _ => {}
             }
         }
-        None
+        false
+    }
+}
+
+/// Lists that are longer name nobody in particular.
+const ELEMENTS_MAX: i32 = 64;
+
+/// The elements of an array, if they are few.
+unsafe fn elements(
+    array: pg_sys::Datum,
+    typid: pg_sys::Oid,
+    each: &mut impl FnMut(pg_sys::Datum),
+) -> bool {
+    // SAFETY: an array of that type; its elements are read before anything is freed.
+    unsafe {
+        let element = c::get_element_type(c::getBaseType(typid));
+        if element == pg_sys::InvalidOid {
+            return false;
+        }
+        let (mut length, mut by_value, mut align) = (0, false, 0);
+        c::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
+        let mut values = std::ptr::null_mut();
+        let mut nulls = std::ptr::null_mut();
+        let mut count = 0;
+        c::deconstruct_array(
+            c::pg_detoast_datum(array.cast_mut_ptr()).cast(),
+            element,
+            i32::from(length),
+            by_value,
+            align,
+            &mut values,
+            &mut nulls,
+            &mut count,
+        );
+        if count > ELEMENTS_MAX {
+            return false;
+        }
+        for i in 0..count as usize {
+            if !*nulls.add(i) {
+                each(*values.add(i));
+            }
+        }
+        true
     }
 }
 
@@ -143,15 +296,21 @@ pub unsafe fn compared_with(
         let sides = [0, 1].map(|n| list::nth::<pg_sys::Node>(clause.args, n));
         [(sides[0], sides[1]), (sides[1], sides[0])]
             .into_iter()
-            .find(|(side, _)| {
-                let side = bare(*side);
-                if (*side).type_ != pg_sys::NodeTag::T_Var {
-                    return false;
-                }
-                let var = &*side.cast::<pg_sys::Var>();
-                var.varno as pg_sys::Index == rti && var.varattno == attno && var.varlevelsup == 0
-            })
+            .find(|(side, _)| is_column(*side, rti, attno))
             .map(|(_, other)| other)
+    }
+}
+
+/// Whether an expression is that column.
+unsafe fn is_column(node: *mut pg_sys::Node, rti: pg_sys::Index, attno: i16) -> bool {
+    // SAFETY: a tagged node.
+    unsafe {
+        let node = bare(node);
+        if (*node).type_ != pg_sys::NodeTag::T_Var {
+            return false;
+        }
+        let var = &*node.cast::<pg_sys::Var>();
+        var.varno as pg_sys::Index == rti && var.varattno == attno && var.varlevelsup == 0
     }
 }
 
@@ -165,18 +324,18 @@ unsafe fn bare(mut node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     }
 }
 
-/// A constant, or a parameter of the statement.
+/// A constant, or a parameter of the statement, and its type.
 unsafe fn value_of(
     node: *mut pg_sys::Node,
     params: pg_sys::ParamListInfo,
-) -> Option<pg_sys::Datum> {
+) -> Option<(pg_sys::Datum, pg_sys::Oid)> {
     // SAFETY: nodes are tagged; parameters count from 1.
     unsafe {
         let node = bare(node);
         match (*node).type_ {
             pg_sys::NodeTag::T_Const => {
                 let constant = &*node.cast::<pg_sys::Const>();
-                (!constant.constisnull).then_some(constant.constvalue)
+                (!constant.constisnull).then_some((constant.constvalue, constant.consttype))
             }
             pg_sys::NodeTag::T_Param => {
                 let param = &*node.cast::<pg_sys::Param>();
@@ -193,7 +352,8 @@ unsafe fn value_of(
                     Some(fetch) => &*fetch(params, param.paramid, true, &mut made),
                     None => &*(*params).params.as_ptr().add(param.paramid as usize - 1),
                 };
-                (!value.isnull && value.ptype == param.paramtype).then_some(value.value)
+                (!value.isnull && value.ptype == param.paramtype)
+                    .then_some((value.value, value.ptype))
             }
             _ => None,
         }

@@ -33,12 +33,13 @@ pub const STATEMENT_TIMEOUT: i32 = 3;
 /// PostgreSQL functions that pgrx's bindings lack. Those that can raise an error are called by code that
 /// holds nothing with a destructor.
 pub mod missing {
-    use pgrx::pg_sys::{Datum, Oid};
+    use pgrx::pg_sys::{Datum, List, Oid};
     unsafe extern "C-unwind" {
         pub fn enable_timeout_after(id: i32, delay_ms: i32);
         pub fn disable_timeout(id: i32, keep_indicator: bool);
         pub fn update_default_partition_oid(parent: Oid, partition: Oid);
         pub fn get_default_partition_oid(parent: Oid) -> Oid;
+        pub fn get_partition_ancestors(relid: Oid) -> *mut List;
         pub fn datumCopy(value: Datum, byval: bool, len: i32) -> Datum;
     }
 }

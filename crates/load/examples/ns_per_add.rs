@@ -30,7 +30,7 @@ fn measure(name: &str, entities: &[u32]) {
         let hash = key.hash(SEED);
         let block = &mut blocks[shard_of(hash, SHARDS) as usize];
         let mut shard = ShardMut::<MEASURES>::attach(block).expect("a shard");
-        let added = shard.add(&key, hash, 1, black_box(&amounts), event as i64 * 100);
+        let added = shard.add(&key, hash, 1, black_box(&amounts), 9, event as i64 * 100);
         counts[added as usize] += 1;
     }
     let ns = start.elapsed().as_nanos() as f64 / entities.len() as f64;

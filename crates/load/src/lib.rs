@@ -1,6 +1,7 @@
 //! Who loads the database, and how much: the pure part.
 //!
 //! - [`sketch`]: the entities with the most load, in a fixed block of memory;
+//! - [`values`]: long values by their digest, in another such block;
 //! - [`rates`]: decayed counters, events per second over one minute, five minutes and an hour;
 //! - [`sampling`]: count every event of a quiet table and one in 2^k of a busy one, without bias;
 //! - [`history`]: cumulative counters into deltas, deltas into coarser rows, rows into the bin;
@@ -27,3 +28,4 @@ pub mod rates;
 mod region;
 pub mod sampling;
 pub mod sketch;
+pub mod values;

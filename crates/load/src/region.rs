@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::sketch::{Bucket, Header, Node, Slot};
+use crate::values;
 
 /// A type whose values are any bytes, and whose bytes all mean something.
 ///
@@ -23,6 +24,11 @@ unsafe impl Plain for Node {}
 unsafe impl<const MEASURES: usize> Plain for Slot<MEASURES> {}
 // SAFETY: as for `Slot`.
 unsafe impl<const MEASURES: usize> Plain for Header<MEASURES> {}
+// SAFETY: repr(C) of numbers of eight bytes and pairs of u32; `nothing_is_padded` in `values`
+// checks it.
+unsafe impl Plain for values::Header {}
+// SAFETY: as for `values::Header`.
+unsafe impl Plain for values::Place {}
 
 /// The first `count` values in these bytes, and the bytes after them. `None` if they are not
 /// aligned for the type or too few.

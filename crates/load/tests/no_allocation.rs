@@ -5,6 +5,7 @@
 use load::rates::Rates;
 use load::sampling::Rate;
 use load::sketch::{Key, RANKING_US, ShardMut, shard_bytes};
+use load::values::{ValuesMut, values_bytes};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -38,6 +39,9 @@ fn adding_and_finding_do_not_allocate() {
     let offset = block.as_ptr().align_offset(8);
     let bytes = &mut block[offset..];
     ShardMut::<4>::init(bytes, 10, RANKING_US, 0).expect("fits");
+    let mut place_block = vec![0u8; values_bytes(8, 1000) + 8];
+    let offset = place_block.as_ptr().align_offset(8);
+    let mut values = ValuesMut::init(&mut place_block[offset..], 8, 1000).expect("fits");
     let long = [b'x'; 1000];
     let before = ALLOCATIONS.get();
     let mut rates = Rates::<4>::new(0);
@@ -52,7 +56,11 @@ fn adding_and_finding_do_not_allocate() {
         let key = Key::new([1, 2], 1, 2, 25, value);
         let hash = key.hash([1, 2]);
         let mut shard = ShardMut::<4>::attach(bytes).expect("a shard");
-        shard.add(&key, hash, 1, &[1; 4], now_us);
+        shard.add(&key, hash, 1, &[1; 4], 3, now_us);
+        if !key.is_whole() {
+            values.put(key.digest(), value, now_us);
+            assert_eq!(values.read().get(key.digest()), Some(value));
+        }
         assert!(shard.read().get(&key, hash, now_us).is_some());
         rates.add(&[1; 4], now_us);
         Rate::EXACT.next(event as f64, 2000.0).keep(event as u64);

@@ -80,7 +80,7 @@ impl Sketch {
         let hash = key.hash(SEED);
         let block = self.block(shard_of(hash, SHARDS));
         let mut shard = ShardMut::<MEASURES>::attach(block).expect("a shard");
-        shard.add(&key, hash, 1, &[1, 0, 100, 7], now_us);
+        shard.add(&key, hash, 1, &[1, 0, 100, 7], 0, now_us);
     }
 
     fn each<T>(&mut self, mut ask: impl FnMut(Shard<'_, MEASURES>) -> T) -> Vec<T> {

@@ -13,21 +13,22 @@ use crate::region;
 use std::fmt;
 
 /// Says that a block is a shard, and in which version of this layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"load\0\0\0\x01");
+const MAGIC: u64 = u64::from_be_bytes(*b"load\0\0\0\x02");
 
 /// Shards do not share cache lines, in bytes.
 const ROUNDED_TO: usize = 64;
 
-/// Why a block of bytes is no shard.
+/// Why a block of bytes is no shard, or holds no [values](crate::values).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayoutError {
-    /// It is shorter than the shard needs, or not aligned to eight bytes.
+    /// It is shorter than needed, or not aligned to eight bytes.
     TooSmall {
-        /// What [`shard_bytes`] says.
+        /// What [`shard_bytes`] or [`values_bytes`](crate::values::values_bytes) says.
         needed_bytes: usize,
     },
-    /// It was not made by [`ShardMut::init`](super::ShardMut::init) of this version, or with
-    /// another number of measures.
+    /// It was not made by [`ShardMut::init`](super::ShardMut::init) or
+    /// [`ValuesMut::init`](crate::values::ValuesMut::init) of this version, or with another number
+    /// of measures.
     Foreign,
 }
 
@@ -79,6 +80,8 @@ pub(crate) struct Header<const MEASURES: usize> {
 pub(crate) struct Slot<const MEASURES: usize> {
     pub(super) key: Key,
     pub(super) hash: u64,
+    /// What the caller last said of the entity; 0 if nothing.
+    pub(super) tag: u64,
     /// The part of the weight that was inherited.
     pub(super) error: f64,
     /// Its life begins when the entity got the slot.
@@ -226,7 +229,7 @@ mod tests {
             let rates = 16 + 4 * 8 * MEASURES;
             assert_eq!(size_of::<Rates<MEASURES>>(), rates);
             assert_eq!(size_of::<Key>(), 4 * 4 + 16 + 48);
-            assert_eq!(size_of::<Slot<MEASURES>>(), 80 + 8 + 8 + rates);
+            assert_eq!(size_of::<Slot<MEASURES>>(), 80 + 8 + 8 + 8 + rates);
             assert_eq!(
                 size_of::<Header<MEASURES>>(),
                 8 + 4 * 4 + 16 + 8 * 8 + rates
@@ -235,7 +238,7 @@ mod tests {
             assert_eq!(size_of::<Bucket>(), 8);
             assert_eq!(align_of::<Slot<MEASURES>>(), 8);
             for slots in [0, 1, 2, 3, 625] {
-                let formula = 120 + 32 * MEASURES + slots as usize * (148 + 32 * MEASURES);
+                let formula = 120 + 32 * MEASURES + slots as usize * (156 + 32 * MEASURES);
                 let bytes = shard_bytes::<MEASURES>(slots);
                 assert_eq!(bytes, formula.next_multiple_of(64));
             }

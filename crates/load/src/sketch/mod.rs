@@ -22,7 +22,7 @@
 //! [`Entry::since_us`]; for an entity that came because of one event it is too high.
 //!
 //! **Memory.** A shard is a block of bytes without pointers, to be mapped anywhere, aligned to
-//! eight. With `m` measures it takes `120 + 32 m` bytes, and `148 + 32 m` per slot, rounded up to
+//! eight. With `m` measures it takes `120 + 32 m` bytes, and `156 + 32 m` per slot, rounded up to
 //! a multiple of 64 in all: see [`shard_bytes`]. Nothing is ever allocated but by
 //! [`Shard::top`].
 //!
@@ -69,6 +69,8 @@ pub fn shard_of(hash: u64, shards: u32) -> u32 {
 pub struct Entry<const MEASURES: usize> {
     /// Who it is.
     pub key: Key,
+    /// What the caller last said of it, see [`ShardMut::add`]; 0 if nothing since it got its slot.
+    pub tag: u64,
     /// Since when it has been counted here, in microseconds.
     pub since_us: i64,
     /// The decayed weight that was counted here, now: the truth is not less.

@@ -111,6 +111,7 @@ impl<'a, const MEASURES: usize> Shard<'a, MEASURES> {
         let held = self.slots.get(slot as usize)?;
         Some(Entry {
             key: held.key,
+            tag: held.tag,
             since_us: self.header.clock.wall_us(held.rates.since_us()),
             guaranteed: self.guaranteed(slot) * factor,
             error: held.error * factor,

@@ -30,7 +30,7 @@ fn key(entity: u32) -> (Key, u64) {
 
 fn add(shard: &mut ShardMut<'_, 2>, entity: u32, weight: u64, now_us: i64) -> Added {
     let (key, hash) = key(entity);
-    shard.add(&key, hash, weight, &[weight, 1], now_us)
+    shard.add(&key, hash, weight, &[weight, 1], 0, now_us)
 }
 
 fn get(shard: &ShardMut<'_, 2>, entity: u32, now_us: i64) -> Option<Entry<2>> {
@@ -61,6 +61,37 @@ fn a_newcomer_takes_the_least_slot_and_counts_from_zero() {
     );
     assert_eq!(info.tail.totals(), &[3, 1]);
     assert!((info.floor - 3.0).abs() < 1e-6);
+}
+
+/// The tag is the last that was given, and goes with its entity wherever its slot goes.
+#[test]
+fn a_tag_stays_with_its_entity() {
+    let mut block = Block::new(2);
+    let mut shard = ShardMut::<2>::init(block.bytes(), 2, RANKING_US, 0).expect("fits");
+    let add = |shard: &mut ShardMut<'_, 2>, entity, weight, tag| {
+        let (key, hash) = key(entity);
+        shard.add(&key, hash, weight, &[weight, 1], tag, 0)
+    };
+    let tag = |shard: &ShardMut<'_, 2>, entity| get(shard, entity, 0).map(|entry| entry.tag);
+    add(&mut shard, 2, 9, 0);
+    add(&mut shard, 1, 5, 7);
+    assert_eq!((tag(&shard, 1), tag(&shard, 2)), (Some(7), Some(0)));
+    add(&mut shard, 1, 0, 0);
+    assert_eq!(tag(&shard, 1), Some(7));
+    add(&mut shard, 1, 0, 8);
+    add(&mut shard, 2, 0, u64::MAX);
+    assert_eq!((tag(&shard, 1), tag(&shard, 2)), (Some(8), Some(u64::MAX)));
+    // A newcomer inherits none, and what has no slot keeps none.
+    assert_eq!(add(&mut shard, 3, 1, 0), Added::Replaced);
+    assert_eq!((tag(&shard, 1), tag(&shard, 3)), (None, Some(0)));
+    assert_eq!(add(&mut shard, 4, 100, 6), Added::Replaced);
+    assert_eq!(add(&mut shard, 5, 0, 9), Added::Tail);
+    assert_eq!((tag(&shard, 4), tag(&shard, 5)), (Some(6), None));
+    // What was in the second slot moves to the first.
+    shard.retain(0, |key| key.relation() == 1);
+    assert_eq!((tag(&shard, 4), tag(&shard, 2)), (Some(6), None));
+    assert_eq!(add(&mut shard, 2, 1, 0), Added::New);
+    assert_eq!(tag(&shard, 2), Some(0));
 }
 
 /// Entity 5 is evicted, then the table of entities 1 and 4 is dropped and slots are free. Whoever

@@ -73,13 +73,15 @@ impl<'a, const MEASURES: usize> ShardMut<'a, MEASURES> {
     ///
     /// `hash` is [`Key::hash`]; `weight` is what the entity is ranked by, in a unit of the caller's
     /// choice; `amounts` go to its counters. All of them already multiplied by the sampling weight.
-    /// In `O(log slots)`.
+    /// `tag` is whatever the caller last said of the entity, for instance in which partition its
+    /// rows lie; 0 leaves it as it is. In `O(log slots)`.
     pub fn add(
         &mut self,
         key: &Key,
         hash: u64,
         weight: u64,
         amounts: &[u64; MEASURES],
+        tag: u64,
         now_us: i64,
     ) -> Added {
         let now_us = self.header.clock.advance(now_us);
@@ -93,6 +95,9 @@ impl<'a, const MEASURES: usize> ShardMut<'a, MEASURES> {
         if let Some(slot) = known {
             if let Some(held) = self.slots.get_mut(slot as usize) {
                 held.rates.add(amounts, now_us);
+                if tag != 0 {
+                    held.tag = tag;
+                }
             }
             self.raise(slot, grown);
             return Added::Known;
@@ -121,6 +126,7 @@ impl<'a, const MEASURES: usize> ShardMut<'a, MEASURES> {
             *held = Slot {
                 key: *key,
                 hash,
+                tag,
                 error: self.header.floor,
                 rates,
             };

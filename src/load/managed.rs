@@ -1,0 +1,156 @@
+//! Which relations are of interest: managed tables and their partitions.
+//!
+//! Looked up once for each relation and backend, and again when the relation changes. `shadow_manage`
+//! and `shadow_unmanage` make all of a table's relations change.
+
+use crate::pg::raw;
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// A managed table, as one of its relations sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Managed {
+    /// The managed table itself.
+    pub root: pg_sys::Oid,
+    /// The entity column of this relation.
+    pub attno: i16,
+    /// Its type, under all domains, and how long and how its values are.
+    pub typid: pg_sys::Oid,
+    pub length: i16,
+    pub by_value: bool,
+}
+
+thread_local! {
+    static KNOWN: RefCell<HashMap<pg_sys::Oid, Option<Managed>>> = RefCell::new(HashMap::new());
+}
+
+/// Forgets so many relations rather than remember them all.
+const KNOWN_MAX: usize = 100_000;
+
+/// What a relation is, if it is of interest.
+pub fn lookup(relid: pg_sys::Oid) -> Option<Managed> {
+    if let Some(known) = KNOWN.with_borrow(|k| k.get(&relid).copied()) {
+        return known;
+    }
+    register();
+    let found = find(relid);
+    KNOWN.with_borrow_mut(|k| {
+        if k.len() >= KNOWN_MAX {
+            k.clear();
+        }
+        k.insert(relid, found);
+    });
+    found
+}
+
+fn register() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: a callback that lives as long as the process.
+    ONCE.call_once(|| unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(changed), pg_sys::Datum::from(0));
+    });
+}
+
+unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
+    // Never while the map is borrowed: `lookup` asks the catalog in between its uses.
+    let _ = KNOWN.try_with(|k| {
+        if let Ok(mut known) = k.try_borrow_mut() {
+            if relid == pg_sys::InvalidOid {
+                known.clear();
+            } else {
+                known.remove(&relid);
+            }
+        }
+    });
+}
+
+fn find(relid: pg_sys::Oid) -> Option<Managed> {
+    // SAFETY: catalog look-ups in a transaction.
+    unsafe {
+        // Catalogs come first in every database.
+        if relid.to_u32() < pg_sys::FirstNormalObjectId {
+            return None;
+        }
+        let catalog = catalog()?;
+        let mut candidates = vec![relid];
+        if pg_sys::get_rel_relispartition(relid) {
+            let ancestors = raw::missing::get_partition_ancestors(relid);
+            for i in 0..crate::pg::list::length(ancestors) {
+                candidates.push((*(*ancestors).elements.add(i)).oid_value);
+            }
+        }
+        for root in candidates {
+            if let Some(column) = entity_column(catalog, root) {
+                let attno = pg_sys::get_attnum(relid, column.as_ptr());
+                if attno <= 0 {
+                    return None;
+                }
+                let typid = pg_sys::getBaseType(pg_sys::get_atttype(relid, attno));
+                let (mut length, mut by_value) = (0, false);
+                pg_sys::get_typlenbyval(typid, &mut length, &mut by_value);
+                return Some(Managed {
+                    root,
+                    attno,
+                    typid,
+                    length,
+                    by_value,
+                });
+            }
+        }
+        None
+    }
+}
+
+/// The table of managed tables; none before CREATE EXTENSION.
+unsafe fn catalog() -> Option<pg_sys::Oid> {
+    // SAFETY: catalog look-ups.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"shadowpart".as_ptr(), true);
+        if schema == pg_sys::InvalidOid {
+            return None;
+        }
+        let relid = pg_sys::get_relname_relid(c"managed".as_ptr(), schema);
+        (relid != pg_sys::InvalidOid).then_some(relid)
+    }
+}
+
+/// The entity column of a managed table.
+unsafe fn entity_column(catalog: pg_sys::Oid, root: pg_sys::Oid) -> Option<std::ffi::CString> {
+    // SAFETY: a scan of a small table by its first column, with the latest catalog snapshot.
+    unsafe {
+        let relation = pg_sys::try_table_open(catalog, pg_sys::AccessShareLock as i32);
+        if relation.is_null() {
+            return None;
+        }
+        let mut key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyInit(
+            &mut key,
+            1,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::F_OIDEQ.into(),
+            root.into(),
+        );
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::InvalidOid,
+            false,
+            std::ptr::null_mut(),
+            1,
+            &mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let mut column = None;
+        if !tuple.is_null() {
+            let mut null = false;
+            let datum = pg_sys::heap_getattr(tuple, 2, (*relation).rd_att, &mut null);
+            if !null {
+                let name = std::ffi::CStr::from_ptr(datum.cast_mut_ptr());
+                column = Some(name.to_owned());
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        column
+    }
+}
