@@ -8,6 +8,7 @@
 use crate::pg::error::Error;
 use crate::pg::list;
 use crate::pg::raw;
+use crate::pg::sql;
 use pgrx::prelude::*;
 use std::ffi::{CStr, c_char};
 
@@ -45,11 +46,20 @@ unsafe extern "C-unwind" fn process(
         crate::mirror::release();
         let mut statement = statement;
         let node = (*statement).utilityStmt;
+        let mut renamed = pg_sys::InvalidOid;
         match (*node).type_ {
             pg_sys::NodeTag::T_CopyStmt => {
                 let copy = node.cast::<pg_sys::CopyStmt>();
                 if !(*copy).is_from && !(*copy).relation.is_null() && (*copy).query.is_null() {
                     statement = copy_of_leaf(statement);
+                }
+            }
+            pg_sys::NodeTag::T_RenameStmt => {
+                let rename = node.cast::<pg_sys::RenameStmt>();
+                if (*rename).renameType == pg_sys::ObjectType::OBJECT_COLUMN
+                    && !(*rename).relation.is_null()
+                {
+                    renamed = before_rename_column(rename);
                 }
             }
             pg_sys::NodeTag::T_DropStmt => {
@@ -71,6 +81,9 @@ unsafe extern "C-unwind" fn process(
             completion,
         );
         match (*node).type_ {
+            pg_sys::NodeTag::T_RenameStmt if renamed != pg_sys::InvalidOid => {
+                after_rename_column(renamed, (*node.cast::<pg_sys::RenameStmt>()).newname);
+            }
             pg_sys::NodeTag::T_CreateStmt => {
                 let create = node.cast::<pg_sys::CreateStmt>();
                 if !(*create).partbound.is_null() {
@@ -97,6 +110,57 @@ unsafe extern "C-unwind" fn process(
     }
 }
 
+/// The managed table whose entity column is about to be renamed, if it is one. Refused while there are
+/// shadows: their triggers know the column by its name.
+#[pg_guard]
+unsafe extern "C-unwind" fn before_rename_column(rename: *mut pg_sys::RenameStmt) -> pg_sys::Oid {
+    // SAFETY: a name that the statement will resolve in the same way, or complain about.
+    unsafe {
+        let relid = relid_of((*rename).relation);
+        if relid == pg_sys::InvalidOid || crate::load::root_of(relid) != Some(relid) {
+            return pg_sys::InvalidOid;
+        }
+        let column = CStr::from_ptr((*rename).subname).to_string_lossy();
+        let outcome = crate::api::as_superuser(|| {
+            sql::query(
+                "SELECT EXISTS (SELECT FROM shadowpart.shadow s WHERE s.relation = m.relation
+                            AND s.state NOT IN ('finalized', 'dropped', 'failed', 'cancelled'))
+                   FROM shadowpart.managed m WHERE m.relation = $1 AND m.entity_column = $2::name",
+                &[relid.into(), column.as_ref().into()],
+                |row| Ok(row.get::<bool>(1)?.unwrap_or(false)),
+            )
+        });
+        match outcome.as_deref() {
+            Ok([true]) => Error::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+                format!("cannot rename column \"{column}\" while the table has live shadows"),
+            )
+            .detail("It names the entity, and the shadows' triggers know it by its name.")
+            .hint("SELECT id, state FROM shadow_status lists them; finalize, revert or drop them first.")
+            .raise(),
+            Ok([_]) => relid,
+            Ok(_) => pg_sys::InvalidOid,
+            Err(_) => outcome.map(|_| relid).unwrap_or_else(|error| error.raise()),
+        }
+    }
+}
+
+/// The entity column has a new name.
+#[pg_guard]
+unsafe extern "C-unwind" fn after_rename_column(relid: pg_sys::Oid, name: *const c_char) {
+    // SAFETY: the name in the statement.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+    let outcome = crate::api::as_superuser(|| {
+        sql::execute(
+            "UPDATE shadowpart.managed SET entity_column = $2::name WHERE relation = $1",
+            &[relid.into(), name.as_ref().into()],
+        )
+    });
+    if let Err(error) = outcome {
+        error.raise();
+    }
+}
+
 /// A partition has come to a table, or has left it: where the table is managed, it is counted, or not any
 /// more.
 #[pg_guard]
@@ -106,28 +170,32 @@ unsafe extern "C-unwind" fn partitions_changed(
 ) {
     // SAFETY: names that the statement has just resolved. Whatever is gone again is nobody's concern.
     unsafe {
-        let relid = |name: *mut pg_sys::RangeVar| {
-            if name.is_null() {
-                return pg_sys::InvalidOid;
-            }
-            pg_sys::RangeVarGetRelidExtended(
-                name,
-                pg_sys::NoLock as i32,
-                pg_sys::RVROption::RVR_MISSING_OK,
-                None,
-                std::ptr::null_mut(),
-            )
-        };
-        let table = relid(table);
-        let Some(root) = crate::load::root_of(table) else {
+        let Some(root) = crate::load::root_of(relid_of(table)) else {
             return;
         };
-        let partition = relid(partition);
+        let partition = relid_of(partition);
         let outcome =
             crate::api::as_superuser(|| crate::load::triggers::put_right(root, partition));
         if let Err(error) = outcome {
             error.raise();
         }
+    }
+}
+
+/// What a name stands for; nothing where it stands for nothing.
+unsafe fn relid_of(name: *const pg_sys::RangeVar) -> pg_sys::Oid {
+    // SAFETY: a name of a statement, or null.
+    unsafe {
+        if name.is_null() {
+            return pg_sys::InvalidOid;
+        }
+        pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
     }
 }
 

@@ -127,7 +127,11 @@ unsafe fn output(typid: pg_sys::Oid, bytes: &[u8]) -> Option<String> {
             pg_sys::Datum::from(value)
         };
         let text = pg_sys::OidOutputFunctionCall(output, datum);
-        Some(std::ffi::CStr::from_ptr(text).to_string_lossy().into_owned())
+        Some(
+            std::ffi::CStr::from_ptr(text)
+                .to_string_lossy()
+                .into_owned(),
+        )
     }
 }
 

@@ -37,11 +37,13 @@ pub fn init() {
     }
 }
 
-/// Notes what has been done to, or for, an entity, and in which partition; and that the partition has
-/// seen as much.
+/// Notes what has been done to, or for, an entity, and in which partition if that is known; and that the
+/// partition has seen as much.
 pub fn note(key: &Key, leaf: pg_sys::Oid, amounts: &Amounts) {
     add(key, leaf, amounts);
-    if let Some(total) = entity::total(leaf) {
+    if leaf != pg_sys::InvalidOid
+        && let Some(total) = entity::total(leaf)
+    {
         add(&total, leaf, amounts);
     }
 }
@@ -71,7 +73,9 @@ fn add(key: &Key, leaf: pg_sys::Oid, amounts: &Amounts) {
         for (total, more) in sum.amounts.iter_mut().zip(amounts) {
             *total = total.saturating_add(*more);
         }
-        sum.leaf = leaf;
+        if leaf != pg_sys::InvalidOid {
+            sum.leaf = leaf;
+        }
         return;
     }
     if sums.len() >= SUMS_MAX {

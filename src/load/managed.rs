@@ -34,7 +34,9 @@ pub fn lookup(relid: pg_sys::Oid) -> Option<Managed> {
         return known;
     }
     register();
-    let found = find(relid);
+    let Ok(found) = find(relid) else {
+        return None;
+    };
     KNOWN.with_borrow_mut(|k| {
         if k.len() >= KNOWN_MAX {
             k.clear();
@@ -65,14 +67,16 @@ unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
     });
 }
 
-fn find(relid: pg_sys::Oid) -> Option<Managed> {
+fn find(relid: pg_sys::Oid) -> Result<Option<Managed>, Busy> {
     // SAFETY: catalog look-ups in a transaction.
     unsafe {
         // Catalogs come first in every database.
         if relid.to_u32() < pg_sys::FirstNormalObjectId {
-            return None;
+            return Ok(None);
         }
-        let catalog = catalog()?;
+        let Some(catalog) = catalog() else {
+            return Ok(None);
+        };
         let mut candidates = vec![relid];
         if pg_sys::get_rel_relispartition(relid) {
             let ancestors = raw::missing::get_partition_ancestors(relid);
@@ -81,24 +85,24 @@ fn find(relid: pg_sys::Oid) -> Option<Managed> {
             }
         }
         for root in candidates {
-            if let Some(column) = entity_column(catalog, root) {
+            if let Some(column) = entity_column(catalog, root)? {
                 let attno = pg_sys::get_attnum(relid, column.as_ptr());
                 if attno <= 0 {
-                    return None;
+                    return Ok(None);
                 }
                 let typid = pg_sys::getBaseType(pg_sys::get_atttype(relid, attno));
                 let (mut length, mut by_value) = (0, false);
                 pg_sys::get_typlenbyval(typid, &mut length, &mut by_value);
-                return Some(Managed {
+                return Ok(Some(Managed {
                     root,
                     attno,
                     typid,
                     length,
                     by_value,
-                });
+                }));
             }
         }
-        None
+        Ok(None)
     }
 }
 
@@ -115,13 +119,24 @@ unsafe fn catalog() -> Option<pg_sys::Oid> {
     }
 }
 
+/// The catalog cannot be looked at now.
+struct Busy;
+
 /// The entity column of a managed table.
-unsafe fn entity_column(catalog: pg_sys::Oid, root: pg_sys::Oid) -> Option<std::ffi::CString> {
+unsafe fn entity_column(
+    catalog: pg_sys::Oid,
+    root: pg_sys::Oid,
+) -> Result<Option<std::ffi::CString>, Busy> {
     // SAFETY: a scan of a small table by its first column, with the latest catalog snapshot.
     unsafe {
-        let relation = pg_sys::try_table_open(catalog, pg_sys::AccessShareLock as i32);
+        // Never wait: somebody may be dropping the extension, and not be done for long.
+        if !pg_sys::ConditionalLockRelationOid(catalog, pg_sys::AccessShareLock as i32) {
+            return Err(Busy);
+        }
+        let relation = pg_sys::try_table_open(catalog, pg_sys::NoLock as i32);
         if relation.is_null() {
-            return None;
+            pg_sys::UnlockRelationOid(catalog, pg_sys::AccessShareLock as i32);
+            return Ok(None);
         }
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyInit(
@@ -151,6 +166,6 @@ unsafe fn entity_column(catalog: pg_sys::Oid, root: pg_sys::Oid) -> Option<std::
         }
         pg_sys::systable_endscan(scan);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
-        column
+        Ok(column)
     }
 }

@@ -210,14 +210,7 @@ pub fn add(key: &Key, weight: u64, amounts: &Amounts, leaf: pg_sys::Oid, now_us:
     unsafe {
         let _held = Held::take(shard, pg_sys::LWLockMode::LW_EXCLUSIVE);
         if let Ok(mut shard) = ShardMut::<MEASURES>::attach(block(shard)) {
-            shard.add(
-                key,
-                hash,
-                weight,
-                amounts,
-                u64::from(leaf.to_u32()),
-                now_us,
-            );
+            shard.add(key, hash, weight, amounts, u64::from(leaf.to_u32()), now_us);
         }
     }
 }

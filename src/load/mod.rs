@@ -3,11 +3,12 @@
 //! `statement` (executor hooks) and `writes` (row triggers, put on the partitions by `triggers`) note what
 //! is done, as often as `sampler` says; `local` adds it up for the transaction; `memory` holds the sums of
 //! the cluster, a fixed block of shared memory with one lock a shard; `show` is what SQL sees of them.
-//! `managed` knows which relations are of interest, `entity` turns values into keys and back.
+//! `join` finds the one entity that a nested loop joins to; `managed` knows which relations are of interest, `entity` turns values into keys and back.
 //!
 //! Depends on `pg` and on the crate `load`; knows nothing of pairs and jobs.
 
 mod entity;
+mod join;
 mod local;
 mod managed;
 mod memory;

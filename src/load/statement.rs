@@ -5,6 +5,7 @@
 //! not, the triggers that would count its rows are taken off its own copy of the trigger lists, so that it
 //! costs what it costs without them. In others each row has a chance of its own.
 
+use super::join::{self, Join};
 use super::managed::{self, Managed};
 use super::sampler::Sampler;
 use super::{Amounts, MEASURES, Measure, entity, local};
@@ -84,6 +85,8 @@ struct Frame {
     weight: u64,
     cpu_us: i64,
     named: Vec<Named>,
+    /// Joins that may name one, and what is named if they do not.
+    joins: Vec<(Box<Join>, Vec<Named>)>,
     /// The one entity that its rows belong to, as far as is known.
     wrote: Wrote,
 }
@@ -299,10 +302,10 @@ unsafe extern "C-unwind" fn push(
 ) {
     // SAFETY: the statement has been started; instrumentation lives as long as it.
     unsafe {
-        let mut named = Vec::new();
+        let (mut named, mut joins) = (Vec::new(), Vec::new());
         let mut cpu_us = 0;
         if weight > 0 {
-            named = look(query);
+            (named, joins) = look(query);
             cpu_us = process_cpu_us();
             if (*query).totaltime.is_null() {
                 let context = pg_sys::CurrentMemoryContext;
@@ -324,6 +327,7 @@ unsafe extern "C-unwind" fn push(
             weight,
             cpu_us,
             named,
+            joins,
             wrote: Wrote::Nobody,
         });
         if queues {
@@ -402,27 +406,27 @@ fn wrapped() -> &'static mut Vec<Wrapped> {
 unsafe extern "C-unwind" fn first_row(
     source: *mut pg_sys::PlanState,
 ) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: installed by `spare` on this node, which belongs to that statement.
+    // SAFETY: installed by `spare` on this node, which belongs to that statement and has a function, as
+    // every node has. Should the statement be forgotten, that is what is left to call.
     unsafe {
-        let Some(at) = wrapped().iter().position(|w| w.source == source) else {
-            return std::ptr::null_mut();
-        };
-        let Wrapped {
-            state, original, ..
-        } = wrapped().swap_remove(at);
+        let mut original = (*source).ExecProcNodeReal;
+        let mut of = std::ptr::null_mut();
+        if let Some(at) = wrapped().iter().position(|w| w.source == source) {
+            let wrapped = wrapped().swap_remove(at);
+            (original, of) = (wrapped.original, wrapped.state);
+        }
         (*source).ExecProcNode = original;
-        let Some(original) = original else {
-            return std::ptr::null_mut();
+        let slot = original.unwrap_unchecked()(source);
+        let Some(state) = of.as_mut() else {
+            return slot;
         };
-        let slot = original(source);
-        let root = (*state).rootResultRelInfo;
+        let root = state.rootResultRelInfo;
         if !slot.is_null()
             && u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0
-            && (*(*slot).tts_tupleDescriptor).natts
-                == (*(*(*root).ri_RelationDesc).rd_att).natts
+            && (*(*slot).tts_tupleDescriptor).natts == (*(*(*root).ri_RelationDesc).rd_att).natts
         {
-            let routing = (*state).mt_partition_tuple_routing;
-            let estate = (*state).ps.state;
+            let routing = state.mt_partition_tuple_routing;
+            let estate = state.ps.state;
             take_off(c::ExecFindPartition(state, root, routing, slot, estate));
         }
         slot
@@ -513,6 +517,18 @@ unsafe fn account(mut frame: Frame) {
         {
             frame.named.push(*named);
         }
+        for (join, nobody) in std::mem::take(&mut frame.joins) {
+            match join.entity() {
+                Some(key) => frame.named.push(Named {
+                    key,
+                    leaf: match &nobody[..] {
+                        [only] => only.leaf,
+                        _ => pg_sys::InvalidOid,
+                    },
+                }),
+                None => frame.named.extend(nobody),
+            }
+        }
         if !query.totaltime.is_null() {
             c::InstrEndLoop(query.totaltime);
             amounts[Measure::ExecUs as usize] = total_us(query.totaltime);
@@ -520,22 +536,21 @@ unsafe fn account(mut frame: Frame) {
                 (*query.totaltime).bufusage.shared_blks_read.max(0) as u64;
         }
         amounts[Measure::CpuUs as usize] = (process_cpu_us() - frame.cpu_us).max(0) as u64;
-        let share = frame.named.len().max(1) as u64;
-        for (place, amount) in amounts.iter_mut().enumerate() {
-            let all = amount.saturating_mul(frame.weight);
-            // Shared evenly; who knows better? No unit is lost or doubled but for rounding.
-            *amount = if place == Measure::Reads as usize {
-                0
-            } else {
-                all / share
-            };
+        for amount in &mut amounts {
+            *amount = amount.saturating_mul(frame.weight);
+        }
+        let count = frame.named.len() as u64;
+        for (number, named) in frame.named.iter().enumerate() {
+            // Shared evenly (who knows better?), to the last unit.
+            let mut share =
+                amounts.map(|all| all / count + u64::from((number as u64) < all % count));
+            if reads {
+                share[Measure::Reads as usize] = frame.weight;
+            }
+            local::note(&named.key, named.leaf, &share);
         }
         if reads {
-            amounts[Measure::Reads as usize] = frame.weight;
             local::statement_counted(frame.weight);
-        }
-        for named in &frame.named {
-            local::note(&named.key, named.leaf, &amounts);
         }
         local::flush_if_old();
     }
@@ -548,7 +563,7 @@ unsafe fn total_us(instrumentation: *const pg_sys::Instrumentation) -> u64 {
 
 /// The entities that a statement names. Of a managed table of which it names none: its partitions, or the
 /// table itself if they are many.
-unsafe fn look(query: *mut pg_sys::QueryDesc) -> Vec<Named> {
+unsafe fn look(query: *mut pg_sys::QueryDesc) -> (Vec<Named>, Vec<(Box<Join>, Vec<Named>)>) {
     // SAFETY: plan and range table belong together; the statement runs with these parameters.
     unsafe {
         let statement = (*query).plannedstmt;
@@ -558,28 +573,37 @@ unsafe fn look(query: *mut pg_sys::QueryDesc) -> Vec<Named> {
             tables: Vec::new(),
             named: Vec::new(),
         };
-        search.walk((*statement).planTree);
-        for i in 0..list::length((*statement).subplans) {
-            search.walk(list::nth((*statement).subplans, i));
+        // The states of plans, not the plans: what is pruned when the statement starts has none.
+        search.walk((*query).planstate);
+        let subplans = (*(*query).estate).es_subplanstates;
+        for i in 0..list::length(subplans) {
+            search.walk(list::nth(subplans, i));
         }
-        let mut named = search.named;
-        if (*query).operation == pg_sys::CmdType::CMD_SELECT {
-            for table in search.tables.iter().filter(|t| !t.has_named) {
-                let whole = [table.root];
-                let relations = if table.leaves.len() > LEAVES_MAX {
-                    &whole[..]
-                } else {
-                    &table.leaves[..]
-                };
-                named.extend(relations.iter().filter_map(|relid| {
-                    Some(Named {
-                        key: entity::many(*relid)?,
-                        leaf: *relid,
-                    })
-                }));
+        let Search {
+            tables, mut named, ..
+        } = search;
+        for named in &mut named {
+            // In which of several partitions, nobody has said.
+            if let Some(table) = tables.iter().find(|t| t.leaves.contains(&named.leaf))
+                && table.leaves.len() != 1
+            {
+                named.leaf = pg_sys::InvalidOid;
             }
         }
-        named
+        let mut joins = Vec::new();
+        if (*query).operation == pg_sys::CmdType::CMD_SELECT {
+            for table in tables.iter().filter(|t| !t.has_named) {
+                let nobody = table.named();
+                let join = table
+                    .param
+                    .and_then(|(param, managed)| join::watch((*query).planstate, param, managed));
+                match join {
+                    Some(join) => joins.push((join, nobody)),
+                    None => named.extend(nobody),
+                }
+            }
+        }
+        (named, joins)
     }
 }
 
@@ -587,6 +611,27 @@ struct Table {
     root: pg_sys::Oid,
     leaves: Vec<pg_sys::Oid>,
     has_named: bool,
+    /// A parameter that will tell the entity.
+    param: Option<(i32, Managed)>,
+}
+
+impl Table {
+    /// What stands for its partitions, or for all of it if they are many.
+    fn named(&self) -> Vec<Named> {
+        let whole = [self.root];
+        let relations = if self.leaves.len() > LEAVES_MAX {
+            &whole[..]
+        } else {
+            &self.leaves[..]
+        };
+        let of = |relid: &pg_sys::Oid| {
+            Some(Named {
+                key: entity::many(*relid)?,
+                leaf: *relid,
+            })
+        };
+        relations.iter().filter_map(of).collect()
+    }
 }
 
 struct Search {
@@ -602,35 +647,39 @@ const LEAVES_MAX: usize = 16;
 const NAMED_MAX: usize = 64;
 
 impl Search {
-    unsafe fn walk(&mut self, plan: *const pg_sys::Plan) {
-        // SAFETY: plan nodes are tagged; each cast follows its tag.
+    unsafe fn walk(&mut self, state: *const pg_sys::PlanState) {
+        // SAFETY: nodes are tagged; each cast follows its tag.
         unsafe {
-            if plan.is_null() {
+            if state.is_null() {
                 return;
             }
-            match (*plan).type_ {
-                _ if pins::is_scan(plan) => self.scan(plan),
-                pg_sys::NodeTag::T_Append => {
-                    self.children((*plan.cast::<pg_sys::Append>()).appendplans);
+            if pins::is_scan((*state).plan) {
+                self.scan((*state).plan);
+            }
+            match (*state).type_ {
+                pg_sys::NodeTag::T_AppendState => {
+                    let append = &*state.cast::<pg_sys::AppendState>();
+                    self.children(append.appendplans, append.as_nplans);
                 }
-                pg_sys::NodeTag::T_MergeAppend => {
-                    self.children((*plan.cast::<pg_sys::MergeAppend>()).mergeplans);
+                pg_sys::NodeTag::T_MergeAppendState => {
+                    let append = &*state.cast::<pg_sys::MergeAppendState>();
+                    self.children(append.mergeplans, append.ms_nplans);
                 }
-                pg_sys::NodeTag::T_SubqueryScan => {
-                    self.walk((*plan.cast::<pg_sys::SubqueryScan>()).subplan);
+                pg_sys::NodeTag::T_SubqueryScanState => {
+                    self.walk((*state.cast::<pg_sys::SubqueryScanState>()).subplan);
                 }
                 _ => {}
             }
-            self.walk((*plan).lefttree);
-            self.walk((*plan).righttree);
+            self.walk((*state).lefttree);
+            self.walk((*state).righttree);
         }
     }
 
-    unsafe fn children(&mut self, plans: *const pg_sys::List) {
-        // SAFETY: a list of plans.
+    unsafe fn children(&mut self, states: *mut *mut pg_sys::PlanState, count: i32) {
+        // SAFETY: an array of so many nodes.
         unsafe {
-            for i in 0..list::length(plans) {
-                self.walk(list::nth(plans, i));
+            for i in 0..count as usize {
+                self.walk(*states.add(i));
             }
         }
     }
@@ -655,6 +704,7 @@ impl Search {
                         root: managed.root,
                         leaves: Vec::new(),
                         has_named: false,
+                        param: None,
                     });
                     self.tables.len() - 1
                 }
@@ -672,7 +722,11 @@ impl Search {
             let column = pins::Column::new(rti, managed.attno, (*relation).rd_att);
             pg_sys::RelationClose(relation);
             let found = self.values(plan, &column, &managed, leaf);
-            self.tables[at].has_named |= found;
+            let table = &mut self.tables[at];
+            table.has_named |= found;
+            if !found && table.param.is_none() {
+                table.param = pins::exec_param(plan, &column).map(|param| (param, managed));
+            }
         }
     }
 

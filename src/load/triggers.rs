@@ -95,7 +95,11 @@ fn lock_if_free(relid: pg_sys::Oid) -> bool {
 
 /// The caller holds a lock on the relation that keeps writers out, so that no event is queued.
 fn change(relid: pg_sys::Oid, missing: bool) -> Result<()> {
-    if missing { put_on(relid) } else { take_off(relid) }
+    if missing {
+        put_on(relid)
+    } else {
+        take_off(relid)
+    }
 }
 
 fn put_on(relid: pg_sys::Oid) -> Result<()> {

@@ -133,7 +133,11 @@ unsafe fn row_bytes(slot: *mut pg_sys::TupleTableSlot) -> u64 {
                 bytes += toasted_bytes((*(*slot).tts_values.add(i)).cast_mut_ptr());
             }
         }
-        let bitmap = if nulls { (natts as usize).div_ceil(8) } else { 0 };
+        let bitmap = if nulls {
+            (natts as usize).div_ceil(8)
+        } else {
+            0
+        };
         (HEADER_BYTES + bitmap).next_multiple_of(8) as u64 + bytes as u64
     }
 }

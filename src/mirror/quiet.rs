@@ -132,9 +132,7 @@ fn fires_on(trigger: &pg_sys::Trigger, operation: pg_sys::CmdType::Type) -> bool
         pg_sys::TRIGGER_TYPE_UPDATE
     };
     let kind = trigger.tgtype as u32;
-    is_enabled(trigger)
-        && kind & pg_sys::TRIGGER_TYPE_ROW != 0
-        && kind & event != 0
+    is_enabled(trigger) && kind & pg_sys::TRIGGER_TYPE_ROW != 0 && kind & event != 0
 }
 
 unsafe fn spare(

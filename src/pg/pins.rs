@@ -153,6 +153,37 @@ pub unsafe fn is_scan(plan: *const pg_sys::Plan) -> bool {
     )
 }
 
+/// The number of the executor's parameter to which a condition of a scan pins a column: a value that only
+/// the execution of the plan will tell.
+///
+/// # Safety
+/// A scan of the column's relation.
+pub unsafe fn exec_param(scan: *const pg_sys::Plan, column: &Column) -> Option<i32> {
+    // SAFETY: lists of expressions; nodes are tagged.
+    unsafe {
+        let (column, lists) = conditions(scan, column)?;
+        for quals in lists {
+            for i in 0..list::length(quals) {
+                let clause = list::nth::<pg_sys::OpExpr>(quals, i);
+                if (*clause).xpr.type_ == pg_sys::NodeTag::T_OpExpr
+                    && (*clause).opno == column.equality
+                    && (*clause).inputcollid == column.collation
+                    && let Some(other) = compared_with(&*clause, column.rti, column.attno)
+                {
+                    let other = bare(other);
+                    let param = &*other.cast::<pg_sys::Param>();
+                    if (*other).type_ == pg_sys::NodeTag::T_Param
+                        && param.paramkind == pg_sys::ParamKind::PARAM_EXEC
+                    {
+                        return Some(param.paramid);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
 /// All values that one condition of a scan allows: one for `=`, several for `IN`. None where no
 /// condition says.
 ///
@@ -164,8 +195,27 @@ pub unsafe fn values(
     params: pg_sys::ParamListInfo,
     mut each: impl FnMut(pg_sys::Datum),
 ) {
+    // SAFETY: as required.
+    unsafe {
+        let Some((column, lists)) = conditions(scan, column) else {
+            return;
+        };
+        for quals in lists {
+            if values_in(quals, &column, params, &mut each) {
+                return;
+            }
+        }
+    }
+}
+
+/// The conditions of a scan, and the column as they see it. None if they cannot see it.
+unsafe fn conditions(
+    scan: *const pg_sys::Plan,
+    column: &Column,
+) -> Option<(Column, [*const pg_sys::List; 2])> {
     // SAFETY: each cast follows the tag.
     unsafe {
+        let filter = (*scan).qual.cast_const();
         // Conditions that an index answers are kept in their original form; in an index-only scan they
         // are expressed in columns of the index.
         let of_index = match (*scan).type_ {
@@ -175,23 +225,12 @@ pub unsafe fn values(
             }
             pg_sys::NodeTag::T_IndexOnlyScan => {
                 let only = scan.cast::<pg_sys::IndexOnlyScan>();
-                let Some(column) = column.in_index((*only).indextlist) else {
-                    return;
-                };
-                for quals in [(*only).recheckqual, (*scan).qual] {
-                    if values_in(quals, &column, params, &mut each) {
-                        return;
-                    }
-                }
-                return;
+                let column = column.in_index((*only).indextlist)?;
+                return Some((column, [(*only).recheckqual.cast_const(), filter]));
             }
             _ => std::ptr::null_mut(),
         };
-        for quals in [of_index, (*scan).qual] {
-            if values_in(quals, column, params, &mut each) {
-                return;
-            }
-        }
+        Some((*column, [of_index.cast_const(), filter]))
     }
 }
 

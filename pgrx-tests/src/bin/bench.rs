@@ -13,23 +13,25 @@ mod bench {
     pub mod clients;
     pub mod copy;
     pub mod latency;
+    pub mod load;
     pub mod plans;
     pub mod readers;
     pub mod report;
     pub mod single;
+    pub mod sketch;
     pub mod swap;
     pub mod tables;
     pub mod writers;
 }
 
 use bench::report::Report;
-use bench::{bulk, copy, latency, plans, readers, single, swap, writers};
+use bench::{bulk, copy, latency, load, plans, readers, single, sketch, swap, writers};
 use shadowpart_tests::{Installation, Result, Server, Settings, bail, ensure};
 
 type Measure = fn(&mut Server, &mut Report, u64) -> Result<()>;
 
 /// In the order of the table that is printed.
-const GROUPS: [(&str, Measure); 10] = [
+const GROUPS: [(&str, Measure); 12] = [
     ("swap", swap::measure),
     ("readers", readers::measure),
     ("writers", writers::measure),
@@ -40,6 +42,8 @@ const GROUPS: [(&str, Measure); 10] = [
     ("planning", plans::planning),
     ("generic", plans::generic),
     ("latency", latency::measure),
+    ("load", load::measure),
+    ("sketch", sketch::measure),
 ];
 
 const ROWS_DEFAULT: u64 = 1_000_000;
