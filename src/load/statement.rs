@@ -21,6 +21,9 @@ pub const TRIGGER: &CStr = c"!shadowpart_load";
 /// A statement that is expected to change more rows than this is sampled row by row.
 const SMALL_ROWS: f64 = 8.0;
 
+/// After so many rows a statement that was expected to be small is not taken for it any more.
+const ROWS_OF_ALL_MAX: u32 = 64;
+
 /// With more result relations than this nothing is spared.
 const RELATIONS_MAX: i32 = 16;
 
@@ -110,6 +113,8 @@ static mut WEIGHTS: Vec<u32> = Vec::new();
 static mut NEXT_WEIGHT: usize = 0;
 /// The mode of the innermost frame that queues.
 static mut MODE: Mode = Mode::Rows;
+/// Rows counted since the mode was set.
+static mut ROWS_OF_ALL: u32 = 0;
 static mut IGNORED: bool = false;
 
 /// So many rows, and statements, are counted exactly in a burst; so many each second in the long run. A
@@ -183,7 +188,10 @@ fn set_mode() {
         .find(|f| f.queues)
         .map_or(Mode::Rows, |f| f.mode);
     // SAFETY: a backend has one thread.
-    unsafe { MODE = mode }
+    unsafe {
+        MODE = mode;
+        ROWS_OF_ALL = 0;
+    }
 }
 
 /// Whether to count the row at hand. The answer yes is remembered until the row's trigger fires.
@@ -193,13 +201,20 @@ pub fn pick_row() -> bool {
     unsafe {
         let weight = match MODE {
             Mode::Out => None,
-            Mode::All(weight) => Some(weight),
+            Mode::All(weight) if ROWS_OF_ALL < ROWS_OF_ALL_MAX => {
+                ROWS_OF_ALL += 1;
+                Some(weight)
+            }
+            // Not as small as it was expected to be.
+            Mode::All(weight) => (*&raw mut ROWS)
+                .next(c::GetCurrentStatementStartTimestamp())
+                .map(|more| more.saturating_mul(weight)),
             Mode::Rows if IGNORED || !guc::TRACK_LOAD.get() => None,
             Mode::Rows => (*&raw mut ROWS).next(c::GetCurrentStatementStartTimestamp()),
         };
         match weight {
             Some(weight) => {
-                weights().push(weight as u32);
+                weights().push(u32::try_from(weight).unwrap_or(u32::MAX));
                 true
             }
             None => false,
@@ -332,6 +347,7 @@ unsafe extern "C-unwind" fn push(
         });
         if queues {
             MODE = mode;
+            ROWS_OF_ALL = 0;
         }
     }
 }

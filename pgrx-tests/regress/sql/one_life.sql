@@ -46,5 +46,5 @@ SELECT shadow_finalize(:id);
 SELECT tenant, count(*), sum(length(v)), min(tableoid::regclass::text) FROM orders GROUP BY 1 ORDER BY 1;
 SELECT state, rows FROM shadow_status WHERE id = :id;
 SELECT DISTINCT event FROM shadow_history WHERE id = :id ORDER BY 1;
-SELECT count(*) AS hidden_rows_left FROM pg_trigger WHERE tgname LIKE '!shadowpart%';
+SELECT count(*) AS hidden_rows_left FROM pg_trigger WHERE tgname LIKE '!shadowpart_mark%';
 SELECT shadow_revert(:id);
