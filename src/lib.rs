@@ -13,6 +13,7 @@ mod api;
 mod failpoint;
 mod guc;
 mod job;
+mod load;
 mod mirror;
 mod pair;
 mod pg;
