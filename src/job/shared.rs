@@ -25,6 +25,8 @@ pub struct Board {
     wanted_all: bool,
     /// Databases that have a scheduler, with its pid.
     schedulers: [(u32, i32); SLOTS],
+    /// Databases that somebody wants for himself, and until when (microseconds since 2000).
+    aside: [(u32, i64); SLOTS],
     launcher_pid: i32,
 }
 
@@ -35,6 +37,7 @@ impl Default for Board {
             wanted: [0; SLOTS],
             wanted_all: false,
             schedulers: [(0, 0); SLOTS],
+            aside: [(0, 0); SLOTS],
             launcher_pid: 0,
         }
     }
@@ -94,9 +97,10 @@ pub fn claim(shadow: i64, max_jobs: usize) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Gives back everything that this process holds.
-pub fn release() {
+/// Gives back everything that this process holds; true if it was a scheduler.
+pub fn release() -> bool {
     let mut board = BOARD.exclusive();
+    let was_scheduler = board.schedulers.iter().any(|s| s.1 == pid());
     for r in board.running.iter_mut().filter(|r| r.pid == pid()) {
         *r = Running::default();
     }
@@ -106,12 +110,16 @@ pub fn release() {
     if board.launcher_pid == pid() {
         board.launcher_pid = 0;
     }
+    was_scheduler
 }
 
 /// Gives back at the end of the process, whichever way it ends short of a crash.
 pub fn release_at_exit() {
     unsafe extern "C-unwind" fn at_exit(_: i32, _: pg_sys::Datum) {
-        release();
+        // A scheduler that has nothing to do is none any more when it ends. This one was ended.
+        if release() {
+            want_scheduler();
+        }
     }
     // SAFETY: the callback touches shared memory only, which is still attached then.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) }
@@ -173,9 +181,12 @@ pub fn clear_cancel() {
 
 /// Asks the launcher for a scheduler for this database.
 pub fn want_scheduler() {
+    want_scheduler_of(database());
+}
+
+fn want_scheduler_of(db: u32) {
     let launcher = {
         let mut board = BOARD.exclusive();
-        let db = database();
         if !board.wanted.contains(&db) {
             match board.wanted.iter_mut().find(|w| **w == 0) {
                 Some(free) => *free = db,
@@ -201,6 +212,44 @@ pub fn wake_scheduler() {
         Some(pid) if pid != 0 => wake(pid),
         _ => want_scheduler(),
     }
+}
+
+/// For how long the scheduler of a database keeps away from it: twice as long as PostgreSQL waits for
+/// others to leave.
+const ASIDE_US: i64 = 10_000_000;
+
+fn now_us() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// Asks the scheduler of a database to leave it, and the launcher to start another after a while.
+pub fn set_aside(db: u32) {
+    let scheduler = {
+        let mut board = BOARD.exclusive();
+        // Its own entry, or the one that ends first: usually one that has ended.
+        let slot = (board.aside.iter_mut()).min_by_key(|a| if a.0 == db { i64::MIN } else { a.1 });
+        if let Some(slot) = slot {
+            *slot = (db, now_us().saturating_add(ASIDE_US));
+        }
+        board.schedulers.iter().find(|s| s.0 == db).map(|s| s.1)
+    };
+    if let Some(pid) = scheduler {
+        wake(pid);
+        want_scheduler_of(db);
+    }
+}
+
+/// Whether schedulers keep away from a database now.
+pub fn is_aside(db: u32) -> bool {
+    let left = |until: i64| until.saturating_sub(now_us());
+    // If the clock was set back, not for longer than ever.
+    (BOARD.share().aside.iter()).any(|a| a.0 == db && (1..=ASIDE_US).contains(&left(a.1)))
+}
+
+/// Whether the scheduler that asks should leave its database.
+pub fn should_leave() -> bool {
+    is_aside(database())
 }
 
 /// The launcher's list of databases to look at; `None` means all.
