@@ -22,7 +22,8 @@ JOIN (
         w.relation,
         nullif(sum(p.covered_ms) FILTER (WHERE p.at > now() - interval '5 min 30 s'), 0) / 1000.0
             AS minutes_s,
-        nullif(sum(p.covered_ms), 0) / 1000.0 AS hour_s
+        nullif(sum(p.covered_ms), 0) / 1000.0 AS hour_s,
+        bool_or(p.read_ms IS NOT NULL) FILTER (WHERE p.at > now() - interval '5 min 30 s') AS timed
     FROM shadowpart.managed w
     LEFT JOIN shadowpart.partition_history p
         ON p.relation = w.relation AND p.partition IS NULL AND p.level = 1
@@ -59,7 +60,7 @@ CROSS JOIN LATERAL (
         coalesce(s.waits, 0) AS waits,
         CASE
             WHEN s.read_ms IS NOT NULL THEN s.read_ms
-            WHEN current_setting('track_io_timing')::boolean THEN 0
+            WHEN c.timed THEN 0
         END AS read_ms
 ) h
 CROSS JOIN LATERAL (

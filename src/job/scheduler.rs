@@ -23,19 +23,25 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
     };
+    shared::want_successor(true);
     shared::release_at_exit();
     // A lock that is not to be had at once is waited for in the next round. Above all, DROP EXTENSION takes
     // the same locks in another order and must not be the one that a deadlock ends.
     launcher::harden(c"shadowpart scheduler", c"100ms");
-    if shared::should_leave() || !shared::become_scheduler() {
+    watch(database);
+    shared::want_successor(false);
+}
+
+/// Until there is nothing to watch.
+fn watch(database: u32) {
+    if shared::leaves() || !shared::become_scheduler() {
         return;
     }
     let mut clock = Clock::new();
     let mut told = None;
     loop {
         launcher::reload_if_asked();
-        if shared::should_leave() {
-            shared::release();
+        if shared::leaves() {
             return;
         }
         let mut pause = JOBS_PAUSE;

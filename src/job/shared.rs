@@ -4,6 +4,7 @@ use pgrx::lwlock::PgLwLock;
 use pgrx::prelude::*;
 use pgrx::shmem::*;
 use pgrx::{pg_shmem_init, pg_sys};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most workers, databases waiting for a scheduler, and schedulers: a bound for each.
 pub const SLOTS: usize = 64;
@@ -97,10 +98,9 @@ pub fn claim(shadow: i64, max_jobs: usize) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Gives back everything that this process holds; true if it was a scheduler.
-pub fn release() -> bool {
+/// Gives back everything that this process holds.
+pub fn release() {
     let mut board = BOARD.exclusive();
-    let was_scheduler = board.schedulers.iter().any(|s| s.1 == pid());
     for r in board.running.iter_mut().filter(|r| r.pid == pid()) {
         *r = Running::default();
     }
@@ -110,14 +110,23 @@ pub fn release() -> bool {
     if board.launcher_pid == pid() {
         board.launcher_pid = 0;
     }
-    was_scheduler
+}
+
+/// Whether another scheduler is wanted if this process ends now.
+static SUCCESSOR: AtomicBool = AtomicBool::new(false);
+
+/// Another scheduler takes the place of this one if it ends, whoever ends it, before it says that it is
+/// done. Not at once: what has ended it may end the next.
+pub fn want_successor(wanted: bool) {
+    SUCCESSOR.store(wanted, Ordering::Relaxed);
 }
 
 /// Gives back at the end of the process, whichever way it ends short of a crash.
 pub fn release_at_exit() {
     unsafe extern "C-unwind" fn at_exit(_: i32, _: pg_sys::Datum) {
-        // A scheduler that has nothing to do is none any more when it ends. This one was ended.
-        if release() {
+        release();
+        if SUCCESSOR.load(Ordering::Relaxed) {
+            aside_for(database(), RESTART_US);
             want_scheduler();
         }
     }
@@ -181,12 +190,9 @@ pub fn clear_cancel() {
 
 /// Asks the launcher for a scheduler for this database.
 pub fn want_scheduler() {
-    want_scheduler_of(database());
-}
-
-fn want_scheduler_of(db: u32) {
     let launcher = {
         let mut board = BOARD.exclusive();
+        let db = database();
         if !board.wanted.contains(&db) {
             match board.wanted.iter_mut().find(|w| **w == 0) {
                 Some(free) => *free = db,
@@ -217,27 +223,39 @@ pub fn wake_scheduler() {
 /// For how long the scheduler of a database keeps away from it: twice as long as PostgreSQL waits for
 /// others to leave.
 const ASIDE_US: i64 = 10_000_000;
+/// For how long at least after one was ended.
+const RESTART_US: i64 = 1_000_000;
 
 fn now_us() -> i64 {
     // SAFETY: reads the clock.
     unsafe { pg_sys::GetCurrentTimestamp() }
 }
 
-/// Asks the scheduler of a database to leave it, and the launcher to start another after a while.
-pub fn set_aside(db: u32) {
-    let scheduler = {
-        let mut board = BOARD.exclusive();
-        // Its own entry, or the one that ends first: usually one that has ended.
-        let slot = (board.aside.iter_mut()).min_by_key(|a| if a.0 == db { i64::MIN } else { a.1 });
-        if let Some(slot) = slot {
-            *slot = (db, now_us().saturating_add(ASIDE_US));
-        }
-        board.schedulers.iter().find(|s| s.0 == db).map(|s| s.1)
-    };
-    if let Some(pid) = scheduler {
-        wake(pid);
-        want_scheduler_of(db);
+fn aside_for(db: u32, time_us: i64) {
+    let mut board = BOARD.exclusive();
+    // Its own entry, or the one that ends first: usually one that has ended.
+    let slot = (board.aside.iter_mut()).min_by_key(|a| if a.0 == db { i64::MIN } else { a.1 });
+    if let Some(slot) = slot {
+        let until = now_us().saturating_add(time_us);
+        // Not for less than it was asked to before.
+        *slot = (
+            db,
+            if slot.0 == db {
+                slot.1.max(until)
+            } else {
+                until
+            },
+        );
     }
+}
+
+/// Asks the scheduler of a database to leave it for a while.
+pub fn set_aside(db: u32) {
+    aside_for(db, ASIDE_US);
+    let scheduler = (BOARD.share().schedulers.iter())
+        .find(|s| s.0 == db)
+        .map(|s| s.1);
+    wake(scheduler.unwrap_or(0));
 }
 
 /// Whether schedulers keep away from a database now.
@@ -247,9 +265,14 @@ pub fn is_aside(db: u32) -> bool {
     (BOARD.share().aside.iter()).any(|a| a.0 == db && (1..=ASIDE_US).contains(&left(a.1)))
 }
 
-/// Whether the scheduler that asks should leave its database.
-pub fn should_leave() -> bool {
-    is_aside(database())
+/// Whether the scheduler that asks is to leave its database; another is then asked for, for later.
+pub fn leaves() -> bool {
+    let leaves = is_aside(database());
+    if leaves {
+        release();
+        want_scheduler();
+    }
+    leaves
 }
 
 /// The launcher's list of databases to look at; `None` means all.

@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Between two looks at who waits for a lock.
 const WAITS_US: i64 = 5_000_000;
 
+/// Errors that are remembered as told.
+const TOLD_MAX: usize = 100;
+
 pub struct Clock {
     tick_us: i64,
     waits_us: i64,
@@ -62,6 +65,9 @@ impl Clock {
     }
 
     fn tell(&mut self, error: &Error) {
+        if self.told.len() >= TOLD_MAX {
+            self.told.clear();
+        }
         if self.told.insert(error.message.clone()) {
             log!("shadowpart history: {error} [{}]", error.sqlstate);
         }

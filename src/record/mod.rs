@@ -25,16 +25,18 @@ const STEP_LIMIT: Duration = Duration::from_secs(5);
 
 /// One thing to do each minute, in a transaction of its own. Its argument is the time, in microseconds
 /// since 2000, which all that one minute writes agrees on.
-type Step = fn(i64) -> Result<()>;
+type Step = Box<dyn Fn(i64) -> Result<()>>;
 
-const STEPS: [Step; 6] = [
-    forget_dropped,
-    entities::record,
-    partitions::record,
-    host::record,
-    rollup::roll_up,
-    rollup::retire,
-];
+fn steps() -> Vec<Step> {
+    let mut steps: Vec<Step> = vec![
+        Box::new(forget_dropped),
+        Box::new(entities::record),
+        Box::new(partitions::record),
+        Box::new(host::record),
+    ];
+    steps.extend(rollup::steps());
+    steps
+}
 
 /// The time, in microseconds since 2000.
 pub fn now_us() -> i64 {
@@ -58,7 +60,7 @@ fn retention_us() -> i64 {
 /// no other from its work.
 pub fn tick() -> Vec<crate::pg::error::Error> {
     let now_us = now_us();
-    let failed = STEPS
+    let failed = steps()
         .iter()
         .filter_map(|step| {
             xact::transaction(|| {
@@ -133,7 +135,7 @@ fn tick_now() {
     unsafe { pg_sys::pgstat_clear_snapshot() };
     let now_us = now_us();
     let outcome =
-        partitions::sample_waits().and_then(|()| STEPS.iter().try_for_each(|step| step(now_us)));
+        partitions::sample_waits().and_then(|()| steps().iter().try_for_each(|step| step(now_us)));
     if let Err(error) = outcome {
         error.raise();
     }

@@ -5,13 +5,15 @@
 //! bucket is written before the first look after its end, hence before this runs.
 
 use super::entities::ENTITIES_MAX;
-use super::{STRETCH_MAX_US, retention_us, time};
+use super::{STRETCH_MAX_US, Step, retention_us, time};
 use crate::pg::error::Result;
 use crate::pg::{sql, xact};
 use ::load::history::{Level, bucket_start};
 
 /// Most buckets that one statement makes: it is bounded also when there is much to catch up on.
 const BUCKETS_MAX: i64 = 12;
+/// About how many rows one statement sums up, unless a single bucket has more.
+const ROWS_MAX: i64 = 50_000;
 /// Most rows of a level of a table that one minute deletes.
 const DELETED_MAX: i64 = 20_000;
 
@@ -45,17 +47,20 @@ fn number(level: Level) -> i64 {
     level.width_us() / 60_000_000
 }
 
-pub fn roll_up(now_us: i64) -> Result<()> {
+/// To sum up and to delete, a table and a level at a time.
+pub fn steps() -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
     for table in &TABLES {
         for levels in Level::ALL.windows(2) {
-            if let [fine, coarse] = levels
-                && coarse.kept_us(retention_us()) >= coarse.width_us()
-            {
-                make(table, *fine, *coarse, now_us)?;
+            if let [fine, coarse] = *levels {
+                steps.push(Box::new(move |now_us| roll_up(table, fine, coarse, now_us)));
             }
         }
+        for level in Level::ALL {
+            steps.push(Box::new(move |now_us| retire(table, level, now_us)));
+        }
     }
-    Ok(())
+    steps
 }
 
 /// SQL for a time as microseconds since 2000.
@@ -66,7 +71,10 @@ fn micros(expression: &str) -> String {
 }
 
 /// Makes the coarse rows that are due. A fine row belongs to the bucket that its middle lies in.
-fn make(table: &Table, fine: Level, coarse: Level, now_us: i64) -> Result<()> {
+fn roll_up(table: &Table, fine: Level, coarse: Level, now_us: i64) -> Result<()> {
+    if coarse.kept_us(retention_us()) < coarse.width_us() {
+        return Ok(());
+    }
     // Only the scheduler does this, and there is one; should there ever be two, the second passes by.
     let mine = sql::value::<bool>(
         "SELECT pg_catalog.pg_try_advisory_xact_lock($1::regclass::oid::integer, $2::integer)",
@@ -98,28 +106,35 @@ fn make_due(table: &Table, fine: Level, coarse: Level, now_us: i64) -> Result<()
     let done_us = newest.map_or(i64::MIN, |newest| newest.saturating_add(width_us));
     // Far from the ends of what a timestamp can say.
     let done_us = done_us.max(now_us - fine.kept_us(retention_us()) - 2 * width_us);
-    let first = sql::value::<i64>(
-        &format!(
-            "SELECT {} FROM shadowpart.{} WHERE level = $1 AND at >= {} AND at < {}
-                AND at + covered_ms * interval '0.5 ms' >= {}",
-            micros("pg_catalog.min(at + covered_ms * interval '0.5 ms')"),
-            table.name,
-            time("$2"),
-            time("$3"),
-            time("$4")
-        ),
-        &[
-            number(fine).into(),
-            (done_us - STRETCH_MAX_US).into(),
-            until_us.into(),
-            done_us.into(),
-        ],
-    )?;
-    let Some(first_us) = first else {
+    let from = |offset: i64, from_us: i64| {
+        sql::value::<i64>(
+            &format!(
+                "SELECT {} FROM shadowpart.{} WHERE level = $1 AND at >= {} AND at < {}
+                    AND at + covered_ms * interval '0.5 ms' >= {} ORDER BY at LIMIT 1 OFFSET $5",
+                micros("at"),
+                table.name,
+                time("$2"),
+                time("$3"),
+                time("$4")
+            ),
+            &[
+                number(fine).into(),
+                (from_us - STRETCH_MAX_US).into(),
+                until_us.into(),
+                from_us.into(),
+                offset.into(),
+            ],
+        )
+    };
+    let Some(first_us) = from(0, done_us)? else {
         return Ok(());
     };
-    let from_us = bucket_start(first_us, width_us);
-    let until_us = until_us.min(from_us + BUCKETS_MAX * width_us);
+    let from_us = bucket_start(first_us.max(done_us), width_us);
+    let mut until_us = until_us.min(from_us + BUCKETS_MAX * width_us);
+    if let Some(enough_us) = from(ROWS_MAX, from_us)? {
+        // One bucket at least, or it would never go on.
+        until_us = until_us.min(bucket_start(enough_us, width_us).max(from_us + width_us));
+    }
     if from_us >= until_us {
         return Ok(());
     }
@@ -316,25 +331,21 @@ fn disks() -> String {
 }
 
 /// Deletes what is older than its level is kept, a bounded number of rows.
-pub fn retire(now_us: i64) -> Result<()> {
-    for table in &TABLES {
-        for level in Level::ALL {
-            // Begins, of rows that end at the cutoff; with no history at all, everything.
-            let cutoff_us = match level.kept_us(retention_us()) {
-                0 => now_us,
-                _ => level.cutoff_us(retention_us(), now_us) - level.width_us(),
-            };
-            sql::execute(
-                &format!(
-                    "DELETE FROM shadowpart.{0} WHERE ctid = ANY (ARRAY(
-                        SELECT ctid FROM shadowpart.{0} WHERE level = $1 AND at <= {1}
-                         ORDER BY at LIMIT {DELETED_MAX}))",
-                    table.name,
-                    time("$2")
-                ),
-                &[number(level).into(), cutoff_us.into()],
-            )?;
-        }
-    }
+fn retire(table: &Table, level: Level, now_us: i64) -> Result<()> {
+    // Begins, of rows that end at the cutoff; with no history at all, everything.
+    let cutoff_us = match level.kept_us(retention_us()) {
+        0 => now_us,
+        _ => level.cutoff_us(retention_us(), now_us) - level.width_us(),
+    };
+    sql::execute(
+        &format!(
+            "DELETE FROM shadowpart.{0} WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM shadowpart.{0} WHERE level = $1 AND at <= {1}
+                 ORDER BY at LIMIT {DELETED_MAX}))",
+            table.name,
+            time("$2")
+        ),
+        &[number(level).into(), cutoff_us.into()],
+    )?;
     Ok(())
 }
