@@ -92,3 +92,16 @@ pub fn hit(name: &str) {
         }
     }
 }
+
+/// How often the scheduler ticks, if a test wants it to be other than once a minute: `tick=MILLISECONDS`.
+#[cfg(feature = "failpoints")]
+pub fn tick_us() -> Option<i64> {
+    let setting = crate::guc::FAILPOINT.get()?;
+    let ms: i64 = setting.to_str().ok()?.strip_prefix("tick=")?.parse().ok()?;
+    Some(ms.max(1).saturating_mul(1000))
+}
+
+#[cfg(not(feature = "failpoints"))]
+pub fn tick_us() -> Option<i64> {
+    None
+}

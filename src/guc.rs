@@ -10,6 +10,7 @@ pub static MAX_JOBS: GucSetting<i32> = GucSetting::<i32>::new(4);
 pub static WAIT_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(3600);
 pub static MAX_ENTITIES: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 pub static TRACK_LOAD: GucSetting<bool> = GucSetting::<bool>::new(true);
+pub static HISTORY_RETENTION_MIN: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
 pub static FAILPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 pub fn init() {
@@ -84,6 +85,17 @@ pub fn init() {
         &TRACK_LOAD,
         GucContext::Suset,
         GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.history_retention",
+        c"How far the history of the load goes back; 0 means that there is none.",
+        c"Minutes are kept for two days at most, five minutes for two weeks, hours for all of it. The default \
+          shows a month: the same day a week ago, and whether it was always so.",
+        &HISTORY_RETENTION_MIN,
+        0,
+        10 * 366 * 24 * 60,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
     );
     if cfg!(feature = "failpoints") {
         GucRegistry::define_string_guc(

@@ -3,7 +3,7 @@
 //! This file only wires. Each folder is a concept and says in its `mod.rs` what it owns:
 //! `load` (who reads and writes how much), `planner` (hidden rows stay hidden), `mirror` (writes reach both sides), `pair` (building and
 //! swapping a primary and its shadow), `job` (the background work), `api` (what SQL calls),
-//! `utility` (utility statements that the planner never sees), `pg` (the few wrappers around
+//! `record` (what the load was), `utility` (utility statements that the planner never sees), `pg` (the few wrappers around
 //! PostgreSQL's C functions that the others share). Dependencies point one way:
 //! api -> job -> pair -> mirror, planner, load -> pg.
 
@@ -18,6 +18,7 @@ mod mirror;
 mod pair;
 mod pg;
 mod planner;
+mod record;
 mod utility;
 
 ::pgrx::pg_module_magic!(name, version);
@@ -36,9 +37,19 @@ extension_sql_file!(
 extension_sql_file!("../sql/shadow.sql", name = "shadow", requires = ["manage"]);
 extension_sql_file!("../sql/load.sql", name = "load", requires = ["shadow"]);
 extension_sql_file!(
+    "../sql/record.sql",
+    name = "record",
+    requires = ["internal"]
+);
+extension_sql_file!(
+    "../sql/record_views.sql",
+    name = "record_views",
+    requires = ["record"]
+);
+extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires = ["load"],
+    requires = ["load", "record_views"],
     finalize
 );
 #[cfg(feature = "failpoints")]

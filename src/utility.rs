@@ -3,6 +3,7 @@
 //! * `COPY leaf TO` reads the heap, hidden rows included: it becomes `COPY (SELECT ...) TO`, which is
 //!   planned and therefore filtered. pg_dump depends on this.
 //! * Statements that refuse a relation that their own session has open get the mirror's relations closed.
+//! * Statements on a whole database want nobody connected to it: its scheduler steps aside.
 //! * `DROP EXTENSION` is refused while there are live shadows; with CASCADE it takes them away first.
 
 use crate::pg::error::Error;
@@ -61,6 +62,7 @@ unsafe extern "C-unwind" fn process(
                 {
                     renamed = before_rename_column(rename);
                 }
+                before_database(node);
             }
             pg_sys::NodeTag::T_DropStmt => {
                 let drop = node.cast::<pg_sys::DropStmt>();
@@ -68,6 +70,9 @@ unsafe extern "C-unwind" fn process(
                     before_drop_extension(drop);
                 }
             }
+            pg_sys::NodeTag::T_DropdbStmt
+            | pg_sys::NodeTag::T_CreatedbStmt
+            | pg_sys::NodeTag::T_AlterDatabaseStmt => before_database(node),
             _ => {}
         }
         PREVIOUS.unwrap_or(raw::standard_ProcessUtility)(
@@ -197,6 +202,12 @@ unsafe fn relid_of(name: *const pg_sys::RangeVar) -> pg_sys::Oid {
             std::ptr::null_mut(),
         )
     }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_database(node: *mut pg_sys::Node) {
+    // SAFETY: the statement that is about to run.
+    unsafe { crate::job::aside::before(node) }
 }
 
 /// For a marked leaf, the same COPY of a SELECT; else the statement itself.

@@ -338,7 +338,10 @@ fn manage(
                 &[table.relid.into(), column.as_str().into()],
             )?;
             crate::load::managed_changed(table.relid)
-        })
+        })?;
+        // The scheduler records the load of managed tables. Before the commit it would find none.
+        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, shared::wake_scheduler);
+        Ok(())
     })());
 }
 

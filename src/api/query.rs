@@ -2,9 +2,9 @@
 
 use super::{as_superuser, checks, require_preload};
 use crate::job::accept;
-use crate::pair::{Shadow, swap, verify};
+use crate::pair::{Shadow, verify};
 use crate::pg::error::{Error, Result};
-use crate::pg::sql;
+use crate::pg::{sql, xact};
 use pgrx::datum::JsonB;
 use pgrx::prelude::*;
 
@@ -46,7 +46,7 @@ fn differences(
             }
         }
         // One snapshot for all pairs, newer than anything that the transaction may have.
-        swap::fresh_snapshot(|| {
+        xact::fresh_snapshot(|| {
             for p in &pairs {
                 rows.extend(as_superuser(|| {
                     verify::differences(&shadow, p, DIFFERENCES_MAX)

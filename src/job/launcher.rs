@@ -5,7 +5,10 @@ use super::shared;
 use crate::pg::latch;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use pgrx::prelude::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often all databases are looked at without being asked to.
+const LOOK_AGAIN: Duration = Duration::from_secs(3600);
 
 pub fn init() {
     BackgroundWorkerBuilder::new("shadowpart launcher")
@@ -43,6 +46,36 @@ unsafe extern "C-unwind" fn reload(signal: i32) {
     unsafe { pg_sys::SignalHandlerForConfigReload(signal) }
 }
 
+/// Settings under which a worker's SQL means what it says, whatever the database or role is set to.
+pub fn harden(application: &std::ffi::CStr, lock_timeout: &std::ffi::CStr) {
+    for (name, value) in [
+        (c"search_path", c"pg_catalog, pg_temp"),
+        (c"statement_timeout", c"0"),
+        (c"lock_timeout", lock_timeout),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"default_transaction_read_only", c"off"),
+        (c"row_security", c"off"),
+        (c"constraint_exclusion", c"partition"),
+        (c"enable_partition_pruning", c"on"),
+        (c"check_function_bodies", c"off"),
+        // Comparing both sides is not urgent: others need the CPUs.
+        (c"max_parallel_workers_per_gather", c"0"),
+        (c"application_name", application),
+        (c"client_min_messages", c"error"),
+    ] {
+        // SAFETY: names and values are C strings; an unknown name would raise, and these are known.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+}
+
 /// Reads the configuration again if asked to.
 pub fn reload_if_asked() {
     // SAFETY: what every worker's main loop does.
@@ -63,23 +96,32 @@ pub extern "C-unwind" fn shadowpart_launcher(_arg: pg_sys::Datum) {
     shared::release_at_exit();
     shared::set_launcher();
     let mut wanted = None;
+    let mut looked = Instant::now();
     loop {
+        if wanted.is_none() {
+            looked = Instant::now();
+        }
         let mut unserved = false;
         for database in wanted.unwrap_or_else(databases) {
-            if !shared::has_scheduler(database) && !start(database) {
+            // One that is to leave may not have left yet.
+            if shared::is_aside(database) || !shared::has_scheduler(database) && !start(database) {
                 unserved = true;
             }
         }
         if unserved {
-            // No worker slot was free: again a little later.
+            // No worker slot was free, or somebody wants the database for himself: again a little later.
             latch::nap(Duration::from_secs(5));
             wanted = None;
             reload_if_asked();
             continue;
         }
-        latch::nap(Duration::from_secs(3600));
+        latch::nap(LOOK_AGAIN);
         reload_if_asked();
         wanted = shared::take_wanted();
+        if looked.elapsed() >= LOOK_AGAIN {
+            // Managed tables come in other ways than shadow_manage, too: from a dump, or by COMMIT PREPARED.
+            wanted = None;
+        }
     }
 }
 

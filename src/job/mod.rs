@@ -7,6 +7,7 @@
 //! what is to be done is in the catalog: after a crash the one is empty and the other tells how to go on.
 
 pub mod accept;
+pub mod aside;
 pub mod catalog;
 pub mod launcher;
 pub mod request;

@@ -163,7 +163,7 @@ pub fn submit(request: &Request) -> Result<Answer> {
 /// The shadow that a request has made, if it has made one.
 fn committed(new: &New) -> Result<Option<i64>> {
     crate::api::as_superuser(|| {
-        crate::pair::swap::fresh_snapshot(|| {
+        crate::pg::xact::fresh_snapshot(|| {
             sql::value::<i64>(
                 "SELECT id FROM shadowpart.shadow
                   WHERE relation = $1 AND entities IS NOT DISTINCT FROM $2 AND target = $3 AND waiter_pid = $4
@@ -235,7 +235,7 @@ struct Seen {
 
 fn look(id: i64) -> Result<Seen> {
     let rows = crate::api::as_superuser(|| {
-        crate::pair::swap::fresh_snapshot(|| {
+        crate::pg::xact::fresh_snapshot(|| {
             sql::query(
                 "SELECT state, goal, phase, last_error, waiting ->> 'pid' FROM shadowpart.shadow WHERE id = $1",
                 &[id.into()],

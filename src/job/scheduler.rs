@@ -1,13 +1,18 @@
 //! The clock of one database: starts workers for shadows whose state is not their goal, and gives up the
-//! way back when a revert window ends. Exits when there is nothing left to watch.
+//! way back when a revert window ends. Where there are managed tables it also records their load. Exits when
+//! there is nothing left to watch.
 
 use super::{launcher, shared};
 use crate::guc;
 use crate::pg::error::Result;
 use crate::pg::{latch, sql, xact};
+use crate::record::{self, clock::Clock};
 use lifecycle::{Goal, State};
 use pgrx::prelude::*;
 use std::time::Duration;
+
+/// Between two looks at jobs that are under way.
+const JOBS_PAUSE: Duration = Duration::from_millis(500);
 
 #[unsafe(no_mangle)]
 #[pg_guard]
@@ -18,29 +23,39 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
     };
+    shared::want_successor(true);
     shared::release_at_exit();
+    // A lock that is not to be had at once is waited for in the next round. Above all, DROP EXTENSION takes
+    // the same locks in another order and must not be the one that a deadlock ends.
+    launcher::harden(c"shadowpart scheduler", c"100ms");
     crate::load::ignore_this_process();
-    if !shared::become_scheduler() {
+    watch(database);
+    shared::want_successor(false);
+}
+
+/// Until there is nothing to watch.
+fn watch(database: u32) {
+    if shared::leaves() || !shared::become_scheduler() {
         return;
     }
+    let mut clock = Clock::new();
+    let mut told = None;
     loop {
         launcher::reload_if_asked();
+        if shared::leaves() {
+            return;
+        }
+        let mut pause = JOBS_PAUSE;
         match xact::transaction(look) {
-            Ok(Some(work)) => {
-                for id in work {
-                    if shared::running() >= guc::MAX_JOBS.get() as usize {
-                        break;
-                    }
-                    if !shared::is_running(id) {
-                        let name = format!("shadowpart job {id}");
-                        launcher::start_worker(
-                            &name,
-                            "shadowpart_worker",
-                            database,
-                            &format!("id={id}"),
-                            0,
-                        );
-                    }
+            Ok(Some(seen)) => {
+                told = None;
+                start_workers(database, seen.work);
+                if seen.history {
+                    clock.work();
+                    pause = clock.rest();
+                }
+                if seen.jobs {
+                    pause = pause.min(JOBS_PAUSE);
                 }
             }
             Ok(None) => {
@@ -53,14 +68,42 @@ pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
                     _ => return,
                 }
             }
-            Err(e) => log!("shadowpart scheduler: {e}"),
+            // Twice a second, the same again would fill the log.
+            Err(e) => {
+                if !e.is_transient() && told.as_ref() != Some(&e.message) {
+                    log!("shadowpart scheduler: {e}");
+                    told = Some(e.message);
+                }
+            }
         }
-        latch::nap(Duration::from_millis(500));
+        latch::nap(pause);
     }
 }
 
-/// Shadows that want a worker now; `None` when nothing will ever want one.
-fn look() -> Result<Option<Vec<i64>>> {
+fn start_workers(database: u32, work: Vec<i64>) {
+    for id in work {
+        if shared::running() >= guc::MAX_JOBS.get() as usize {
+            break;
+        }
+        if !shared::is_running(id) {
+            let name = format!("shadowpart job {id}");
+            launcher::start_worker(&name, "shadowpart_worker", database, &format!("id={id}"), 0);
+        }
+    }
+}
+
+/// What there is to watch.
+struct Seen {
+    /// Shadows that want a worker now.
+    work: Vec<i64>,
+    /// Some shadow wants one now or later.
+    jobs: bool,
+    /// There are managed tables, whose load is recorded.
+    history: bool,
+}
+
+/// `None` when there is nothing to watch.
+fn look() -> Result<Option<Seen>> {
     if sql::value::<bool>(
         "SELECT to_regclass('shadowpart.shadow') IS NOT NULL
             AND EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'shadowpart')",
@@ -95,6 +138,8 @@ fn look() -> Result<Option<Vec<i64>>> {
             ))
         },
     )?;
+    // Triggers that a table has kept, which is managed no more, are taken off first.
+    let history = record::is_wanted()? || crate::load::triggers::any()?;
     let mut watch = false;
     let mut work = Vec::new();
     for (id, state, goal, due, clock) in live {
@@ -109,5 +154,9 @@ fn look() -> Result<Option<Vec<i64>>> {
         }
         watch |= clock;
     }
-    Ok(if watch { Some(work) } else { None })
+    Ok((watch || history).then_some(Seen {
+        work,
+        jobs: watch,
+        history,
+    }))
 }

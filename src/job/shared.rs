@@ -4,6 +4,7 @@ use pgrx::lwlock::PgLwLock;
 use pgrx::prelude::*;
 use pgrx::shmem::*;
 use pgrx::{pg_shmem_init, pg_sys};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Most workers, databases waiting for a scheduler, and schedulers: a bound for each.
 pub const SLOTS: usize = 64;
@@ -25,6 +26,8 @@ pub struct Board {
     wanted_all: bool,
     /// Databases that have a scheduler, with its pid.
     schedulers: [(u32, i32); SLOTS],
+    /// Databases that somebody wants for himself, and until when (microseconds since 2000).
+    aside: [(u32, i64); SLOTS],
     launcher_pid: i32,
 }
 
@@ -35,6 +38,7 @@ impl Default for Board {
             wanted: [0; SLOTS],
             wanted_all: false,
             schedulers: [(0, 0); SLOTS],
+            aside: [(0, 0); SLOTS],
             launcher_pid: 0,
         }
     }
@@ -108,10 +112,23 @@ pub fn release() {
     }
 }
 
+/// Whether another scheduler is wanted if this process ends now.
+static SUCCESSOR: AtomicBool = AtomicBool::new(false);
+
+/// Another scheduler takes the place of this one if it ends, whoever ends it, before it says that it is
+/// done. Not at once: what has ended it may end the next.
+pub fn want_successor(wanted: bool) {
+    SUCCESSOR.store(wanted, Ordering::Relaxed);
+}
+
 /// Gives back at the end of the process, whichever way it ends short of a crash.
 pub fn release_at_exit() {
     unsafe extern "C-unwind" fn at_exit(_: i32, _: pg_sys::Datum) {
         release();
+        if SUCCESSOR.load(Ordering::Relaxed) {
+            aside_for(database(), RESTART_US);
+            want_scheduler();
+        }
     }
     // SAFETY: the callback touches shared memory only, which is still attached then.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) }
@@ -201,6 +218,61 @@ pub fn wake_scheduler() {
         Some(pid) if pid != 0 => wake(pid),
         _ => want_scheduler(),
     }
+}
+
+/// For how long the scheduler of a database keeps away from it: twice as long as PostgreSQL waits for
+/// others to leave.
+const ASIDE_US: i64 = 10_000_000;
+/// For how long at least after one was ended.
+const RESTART_US: i64 = 1_000_000;
+
+fn now_us() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+fn aside_for(db: u32, time_us: i64) {
+    let mut board = BOARD.exclusive();
+    // Its own entry, or the one that ends first: usually one that has ended.
+    let slot = (board.aside.iter_mut()).min_by_key(|a| if a.0 == db { i64::MIN } else { a.1 });
+    if let Some(slot) = slot {
+        let until = now_us().saturating_add(time_us);
+        // Not for less than it was asked to before.
+        *slot = (
+            db,
+            if slot.0 == db {
+                slot.1.max(until)
+            } else {
+                until
+            },
+        );
+    }
+}
+
+/// Asks the scheduler of a database to leave it for a while.
+pub fn set_aside(db: u32) {
+    aside_for(db, ASIDE_US);
+    let scheduler = (BOARD.share().schedulers.iter())
+        .find(|s| s.0 == db)
+        .map(|s| s.1);
+    wake(scheduler.unwrap_or(0));
+}
+
+/// Whether schedulers keep away from a database now.
+pub fn is_aside(db: u32) -> bool {
+    let left = |until: i64| until.saturating_sub(now_us());
+    // If the clock was set back, not for longer than ever.
+    (BOARD.share().aside.iter()).any(|a| a.0 == db && (1..=ASIDE_US).contains(&left(a.1)))
+}
+
+/// Whether the scheduler that asks is to leave its database; another is then asked for, for later.
+pub fn leaves() -> bool {
+    let leaves = is_aside(database());
+    if leaves {
+        release();
+        want_scheduler();
+    }
+    leaves
 }
 
 /// The launcher's list of databases to look at; `None` means all.

@@ -22,7 +22,7 @@ pub extern "C-unwind" fn shadowpart_worker(database: pg_sys::Datum) {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
     };
     shared::release_at_exit();
-    harden();
+    launcher::harden(c"shadowpart job", c"0");
     crate::load::ignore_this_process();
     let extra = launcher::extra();
     let (id, requested) = if let Some(id) = extra
@@ -60,36 +60,6 @@ pub extern "C-unwind" fn shadowpart_worker(database: pg_sys::Datum) {
         }
         // Somebody is at it, or there are enough jobs: the scheduler will see to it.
         Err(_) => shared::wake_scheduler(),
-    }
-}
-
-/// Settings under which the worker's SQL means what it says, whatever the database or role is set to.
-fn harden() {
-    for (name, value) in [
-        (c"search_path", c"pg_catalog, pg_temp"),
-        (c"statement_timeout", c"0"),
-        (c"lock_timeout", c"0"),
-        (c"idle_in_transaction_session_timeout", c"0"),
-        (c"default_transaction_isolation", c"read committed"),
-        (c"default_transaction_read_only", c"off"),
-        (c"row_security", c"off"),
-        (c"constraint_exclusion", c"partition"),
-        (c"enable_partition_pruning", c"on"),
-        (c"check_function_bodies", c"off"),
-        // Comparing both sides is not urgent: others need the CPUs.
-        (c"max_parallel_workers_per_gather", c"0"),
-        (c"application_name", c"shadowpart job"),
-        (c"client_min_messages", c"error"),
-    ] {
-        // SAFETY: names and values are C strings; an unknown name would raise, and these are known.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
     }
 }
 

@@ -112,4 +112,4 @@ pub unsafe fn counts(trigger: &pg_sys::Trigger) -> bool {
     unsafe { crate::pg::trigger::is_internal_named(trigger, statement::TRIGGER) }
 }
 
-pub use show::{Sampled, sample};
+pub use show::sample;

@@ -88,6 +88,15 @@ pub fn reconcile() -> Result<()> {
     Ok(())
 }
 
+/// Whether there are triggers that count, of whatever table.
+pub fn any() -> Result<bool> {
+    let any = sql::value::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgname = '!shadowpart_load' AND tgisinternal)",
+        &[],
+    )?;
+    Ok(any == Some(true))
+}
+
 fn lock_if_free(relid: pg_sys::Oid) -> bool {
     // SAFETY: takes the lock or does not; held until the end of the transaction.
     unsafe { pg_sys::ConditionalLockRelationOid(relid, pg_sys::ShareRowExclusiveLock as i32) }

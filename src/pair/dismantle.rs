@@ -3,7 +3,7 @@
 
 use super::{Shadow, bound, copy, hidden, hierarchy, swap};
 use crate::pg::error::{Error, Result};
-use crate::pg::sql;
+use crate::pg::{sql, xact};
 use lifecycle::State;
 use pgrx::prelude::*;
 
@@ -84,7 +84,7 @@ fn remove_all_hidden(shadow: &Shadow, pair: &super::Pair) -> Result<()> {
     pair.blocks_done = 0;
     loop {
         let chunk =
-            swap::fresh_snapshot(|| hidden::remove_batch(shadow, &pair, &copy::Blocks::All))?;
+            xact::fresh_snapshot(|| hidden::remove_batch(shadow, &pair, &copy::Blocks::All))?;
         pair.blocks_done = chunk.next_block;
         if chunk.done {
             return Ok(());

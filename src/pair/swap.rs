@@ -4,7 +4,7 @@ use super::bound::{self, Direction};
 use super::trigger::{self, Kind};
 use super::{Pair, Shadow, catch_up};
 use crate::pg::error::{Error, Result};
-use crate::pg::sql;
+use crate::pg::{sql, xact};
 use pgrx::prelude::*;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ pub fn begin_mirror(shadow: &Shadow, pair: &Pair, limit: usize) -> Result<bool> 
     lock(pair.primary, pg_sys::ShareRowExclusiveLock)?;
     crate::failpoint!("mirror-locked");
     // The snapshot must be newer than the lock: all writers are finished, and their keys visible.
-    let drained = fresh_snapshot(|| catch_up::batch(shadow, pair, limit))?;
+    let drained = xact::fresh_snapshot(|| catch_up::batch(shadow, pair, limit))?;
     if drained >= limit {
         return Ok(false);
     }
@@ -49,17 +49,6 @@ pub fn drop_delta(pair: &Pair) -> Result<()> {
         &[pair.id.into()],
     )?;
     Ok(())
-}
-
-/// Runs `work` with a snapshot taken now.
-pub fn fresh_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // SAFETY: pushed and popped here; an error aborts the transaction, which pops it.
-    unsafe {
-        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-        let value = work()?;
-        pg_sys::PopActiveSnapshot();
-        Ok(value)
-    }
 }
 
 /// When the locks of a swap were asked for and granted.
@@ -92,7 +81,7 @@ pub fn swap(shadow: &Shadow, pairs: &[Pair], direction: Direction) -> Result<Tim
     }
     let granted = Instant::now();
     crate::failpoint!("swap-locked");
-    if let Some(reason) = fresh_snapshot(|| shadow.stale_reason())? {
+    if let Some(reason) = xact::fresh_snapshot(|| shadow.stale_reason())? {
         return Err(stale(shadow, &reason));
     }
     let exchanges = pairs

@@ -96,3 +96,14 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         outcome
     }
 }
+
+/// Runs `work` with a snapshot taken now.
+pub fn fresh_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: pushed and popped here; an error aborts the transaction, which pops it.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let value = work()?;
+        pg_sys::PopActiveSnapshot();
+        Ok(value)
+    }
+}

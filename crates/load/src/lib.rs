@@ -5,6 +5,7 @@
 //! - [`rates`]: decayed counters, events per second over one minute, five minutes and an hour;
 //! - [`sampling`]: count every event of a quiet table and one in 2^k of a busy one, without bias;
 //! - [`history`]: cumulative counters into deltas, deltas into coarser rows, rows into the bin;
+//! - [`minutes`]: two looks at the counters of all entities into the rows of one minute;
 //! - [`clock`]: time that never runs backwards, made of time that may.
 //!
 //! Nothing here touches PostgreSQL, takes a lock or reads a clock. Time is always given by the
@@ -24,6 +25,7 @@
 
 pub mod clock;
 pub mod history;
+pub mod minutes;
 pub mod rates;
 mod region;
 pub mod sampling;
