@@ -108,6 +108,7 @@ GRANT EXECUTE ON FUNCTION
     shadowpart.route(regclass, text[]),
     shadowpart.delta_rows(oid),
     shadowpart.tree(oid),
+    shadowpart.sampled(),
     shadowpart.entity_load(),
     shadowpart.stats_info()
     TO PUBLIC;

@@ -45,7 +45,7 @@ pub unsafe fn key(managed: &Managed, value: pg_sys::Datum) -> Option<Key> {
         }
         if length > 0 {
             let bytes = std::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), length as usize);
-            return Some(with(bytes));
+            return Some(held(with(bytes), bytes));
         }
         if length != -1 {
             return None;
@@ -61,15 +61,20 @@ pub unsafe fn key(managed: &Managed, value: pg_sys::Datum) -> Option<Key> {
         if managed.typid == pg_sys::BPCHAROID {
             bytes = bytes.trim_ascii_end();
         }
-        let key = with(bytes);
-        if !key.is_whole() {
-            memory::hold_value(&key, bytes);
-        }
+        let key = held(with(bytes), bytes);
         if plain.cast::<u8>() != value.cast_mut_ptr::<u8>() {
             pg_sys::pfree(plain.cast());
         }
         Some(key)
     }
+}
+
+/// A key, whose value is held beside it if it is long.
+fn held(key: Key, bytes: &[u8]) -> Key {
+    if !key.is_whole() {
+        memory::hold_value(&key, bytes);
+    }
+    key
 }
 
 /// The value as its type's output function writes it in this session. Of one that is too long to be held

@@ -22,6 +22,8 @@ pub struct Managed {
 }
 
 thread_local! {
+    /// The list of managed tables that was looked at last.
+    static CATALOG: std::cell::Cell<pg_sys::Oid> = const { std::cell::Cell::new(pg_sys::InvalidOid) };
     static KNOWN: RefCell<HashMap<pg_sys::Oid, Option<Managed>>> = RefCell::new(HashMap::new());
 }
 
@@ -58,7 +60,8 @@ unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
     // Never while the map is borrowed: `lookup` asks the catalog in between its uses.
     let _ = KNOWN.try_with(|k| {
         if let Ok(mut known) = k.try_borrow_mut() {
-            if relid == pg_sys::InvalidOid {
+            // Without the list of managed tables there are none: the extension has been dropped.
+            if relid == pg_sys::InvalidOid || relid == CATALOG.get() {
                 known.clear();
             } else {
                 known.remove(&relid);
@@ -77,6 +80,7 @@ fn find(relid: pg_sys::Oid) -> Result<Option<Managed>, Busy> {
         let Some(catalog) = catalog() else {
             return Ok(None);
         };
+        CATALOG.set(catalog);
         let mut candidates = vec![relid];
         if pg_sys::get_rel_relispartition(relid) {
             let ancestors = raw::missing::get_partition_ancestors(relid);

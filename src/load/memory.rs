@@ -3,7 +3,7 @@
 //! `shadowpart.max_entities` slots in [`SHARDS`] shards of a Space-Saving sketch (see the crate `load`).
 //! A shard is changed under its own lock, by one process at a time and for a few hundred nanoseconds.
 
-use super::{Amounts, MEASURES};
+use super::{Amounts, MEASURES, entity};
 use crate::guc;
 use load::sketch::{self, Info, Key, Seed, Shard, ShardMut};
 use load::values::{self, Values, ValuesMut};
@@ -16,8 +16,11 @@ pub const SHARDS: u32 = 16;
 /// `AddinShmemInitLock`: its number in every version from 14 to 18.
 const ADDIN_SHMEM_INIT_LOCK: usize = 21;
 
+/// One more shard, for the totals of partitions: they must not drive out entities, nor be in their tail.
+const TOTALS: u32 = SHARDS;
+
 /// The lock after those of the shards: that of long values.
-const VALUES: u32 = SHARDS;
+const VALUES: u32 = SHARDS + 1;
 
 /// Longest value that is held whole: what a unique index can hold, more or less.
 const VALUE_BYTES: u32 = 2712;
@@ -44,6 +47,7 @@ struct Head {
     seed: Seed,
     slots: u32,
     shard_bytes: usize,
+    totals_bytes: usize,
     values_bytes: usize,
     /// When the counters were reset last, in microseconds since 2000.
     reset_us: AtomicI64,
@@ -69,10 +73,16 @@ fn places() -> u32 {
     slots()
 }
 
+/// Partitions with a total: an eighth as many as entities.
+fn totals() -> u32 {
+    slots() * 2
+}
+
 /// Bytes of the whole block: the formula is in docs/reference.md.
 pub fn bytes() -> usize {
     HEAD_BYTES
         + SHARDS as usize * sketch::shard_bytes::<MEASURES>(slots())
+        + sketch::shard_bytes::<MEASURES>(totals())
         + values::values_bytes(places(), VALUE_BYTES)
 }
 
@@ -95,7 +105,7 @@ unsafe fn ask() {
     // SAFETY: called when shared memory may be asked for.
     unsafe {
         pg_sys::RequestAddinShmemSpace(bytes());
-        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), SHARDS as i32 + 1);
+        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), VALUES as i32 + 1);
     }
 }
 
@@ -139,12 +149,14 @@ unsafe fn make() {
             seed: random,
             slots: slots(),
             shard_bytes: sketch::shard_bytes::<MEASURES>(slots()),
+            totals_bytes: sketch::shard_bytes::<MEASURES>(totals()),
             values_bytes: values::values_bytes(places(), VALUE_BYTES),
             reset_us: AtomicI64::new(now),
             counted: Default::default(),
         });
-        for shard in 0..SHARDS {
-            let _ = ShardMut::<MEASURES>::init(block(shard), slots(), sketch::RANKING_US, now);
+        for shard in 0..=TOTALS {
+            let slots = if shard == TOTALS { totals() } else { slots() };
+            let _ = ShardMut::<MEASURES>::init(block(shard), slots, sketch::RANKING_US, now);
         }
         let _ = ValuesMut::init(values_block(), places(), VALUE_BYTES);
     }
@@ -153,16 +165,20 @@ unsafe fn make() {
 unsafe fn block<'a>(shard: u32) -> &'a mut [u8] {
     // SAFETY: the caller holds the shard's lock, or is alone.
     unsafe {
-        let bytes = (*HEAD).shard_bytes;
-        let start = HEAD.cast::<u8>().add(HEAD_BYTES + shard as usize * bytes);
-        std::slice::from_raw_parts_mut(start, bytes)
+        let before = HEAD_BYTES + shard as usize * (*HEAD).shard_bytes;
+        let bytes = if shard == TOTALS {
+            (*HEAD).totals_bytes
+        } else {
+            (*HEAD).shard_bytes
+        };
+        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), bytes)
     }
 }
 
 unsafe fn values_block<'a>() -> &'a mut [u8] {
     // SAFETY: the caller holds the lock of the values, or is alone.
     unsafe {
-        let before = HEAD_BYTES + SHARDS as usize * (*HEAD).shard_bytes;
+        let before = HEAD_BYTES + SHARDS as usize * (*HEAD).shard_bytes + (*HEAD).totals_bytes;
         std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), (*HEAD).values_bytes)
     }
 }
@@ -205,7 +221,11 @@ impl Drop for Held {
 pub fn add(key: &Key, weight: u64, amounts: &Amounts, leaf: pg_sys::Oid, now_us: i64) {
     let Some(seed) = seed() else { return };
     let hash = key.hash(seed);
-    let shard = sketch::shard_of(hash, SHARDS);
+    let shard = if entity::kind(key) == entity::Kind::Total {
+        TOTALS
+    } else {
+        sketch::shard_of(hash, SHARDS)
+    };
     // SAFETY: the lock is held while the block is used; nothing in between can raise an error.
     unsafe {
         let _held = Held::take(shard, pg_sys::LWLockMode::LW_EXCLUSIVE);
@@ -215,21 +235,23 @@ pub fn add(key: &Key, weight: u64, amounts: &Amounts, leaf: pg_sys::Oid, now_us:
     }
 }
 
-/// All entities of a database, shard by shard, and what is known of the shards.
+/// All entities and totals of a database, shard by shard, and what is known of the shards of entities.
 pub fn read(database: u32) -> (Vec<Entry>, Vec<Info<MEASURES>>) {
     let (mut entries, mut infos) = (Vec::new(), Vec::new());
     if seed().is_none() {
         return (entries, infos);
     }
     let now = now_us();
-    for number in 0..SHARDS {
+    for number in 0..=TOTALS {
         // Room first: nothing is allocated while the lock is held.
         // SAFETY: as for `add`, for reading.
         unsafe {
-            entries.reserve((*HEAD).slots as usize);
+            entries.reserve((*HEAD).slots as usize * 2);
             let _held = Held::take(number, pg_sys::LWLockMode::LW_SHARED);
             if let Ok(shard) = Shard::<MEASURES>::attach(block(number)) {
-                infos.push(shard.info(now));
+                if number != TOTALS {
+                    infos.push(shard.info(now));
+                }
                 entries.extend(shard.iter(now).filter(|e| e.key.database() == database));
             }
         }
@@ -311,7 +333,7 @@ pub fn retain(keep: impl Fn(&Key) -> bool) {
         return;
     }
     let now = now_us();
-    for number in 0..SHARDS {
+    for number in 0..=TOTALS {
         // SAFETY: as for `add`.
         unsafe {
             let _held = Held::take(number, pg_sys::LWLockMode::LW_EXCLUSIVE);
@@ -328,7 +350,7 @@ pub fn reset() {
         return;
     }
     let now = now_us();
-    for number in 0..SHARDS {
+    for number in 0..=TOTALS {
         // SAFETY: as for `add`.
         unsafe {
             let _held = Held::take(number, pg_sys::LWLockMode::LW_EXCLUSIVE);

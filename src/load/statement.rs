@@ -526,9 +526,8 @@ unsafe fn account(mut frame: Frame) {
         let query = &*frame.query;
         let mut amounts: Amounts = [0; MEASURES];
         let reads = query.operation == pg_sys::CmdType::CMD_SELECT;
-        if reads {
-            amounts[Measure::RowsRead as usize] = (*query.estate).es_processed;
-        } else if frame.named.is_empty()
+        if !reads
+            && frame.named.is_empty()
             && let Wrote::One(named) = frame.wrote
         {
             frame.named.push(*named);
@@ -547,6 +546,10 @@ unsafe fn account(mut frame: Frame) {
         }
         if !query.totaltime.is_null() {
             c::InstrEndLoop(query.totaltime);
+            if reads {
+                // Of all fetches; the executor's own count is that of the last.
+                amounts[Measure::RowsRead as usize] = (*query.totaltime).ntuples as u64;
+            }
             amounts[Measure::ExecUs as usize] = total_us(query.totaltime);
             amounts[Measure::BlocksRead as usize] =
                 (*query.totaltime).bufusage.shared_blks_read.max(0) as u64;

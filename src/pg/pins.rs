@@ -10,6 +10,7 @@ mod c {
     unsafe extern "C-unwind" {
         pub fn lookup_type_cache(typid: Oid, flags: i32) -> *mut TypeCacheEntry;
         pub fn getBaseType(typid: Oid) -> Oid;
+        pub fn get_op_opfamily_strategy(operator: Oid, family: Oid) -> i32;
         pub fn get_element_type(typid: Oid) -> Oid;
         pub fn get_typlenbyvalalign(
             typid: Oid,
@@ -40,6 +41,10 @@ pub struct Column {
     /// say what the column's values are.
     equality: pg_sys::Oid,
     collation: pg_sys::Oid,
+    /// The operator family of integers, if it is one: those of all widths are compared with each other, and
+    /// look the same as datums.
+    integers: pg_sys::Oid,
+    is_boolean: bool,
 }
 
 impl Column {
@@ -49,17 +54,36 @@ impl Column {
         // SAFETY: type cache entries are permanent.
         unsafe {
             let attribute = attribute_of(descriptor, attno);
+            let typid = c::getBaseType((*attribute).atttypid);
             let entry = c::lookup_type_cache(
-                c::getBaseType((*attribute).atttypid),
-                pg_sys::TYPECACHE_EQ_OPR as i32,
+                typid,
+                (pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_BTREE_OPFAMILY) as i32,
             );
             Column {
                 rti,
                 attno,
                 equality: (*entry).eq_opr,
                 collation: (*attribute).attcollation,
+                integers: if is_integer(typid) {
+                    (*entry).btree_opf
+                } else {
+                    pg_sys::InvalidOid
+                },
+                is_boolean: typid == pg_sys::BOOLOID,
             }
         }
+    }
+
+    /// Whether an operator compares the column for equality with values of its own kind.
+    unsafe fn is_equality(&self, operator: pg_sys::Oid, collation: pg_sys::Oid) -> bool {
+        if collation != self.collation {
+            return false;
+        }
+        // SAFETY: looks into the catalog cache.
+        operator == self.equality
+            || self.integers != pg_sys::InvalidOid
+                && unsafe { c::get_op_opfamily_strategy(operator, self.integers) }
+                    == pg_sys::BTEqualStrategyNumber as i32
     }
 
     /// The same column among those of an index, whose target list is given.
@@ -166,8 +190,7 @@ pub unsafe fn exec_param(scan: *const pg_sys::Plan, column: &Column) -> Option<i
             for i in 0..list::length(quals) {
                 let clause = list::nth::<pg_sys::OpExpr>(quals, i);
                 if (*clause).xpr.type_ == pg_sys::NodeTag::T_OpExpr
-                    && (*clause).opno == column.equality
-                    && (*clause).inputcollid == column.collation
+                    && column.is_equality((*clause).opno, (*clause).inputcollid)
                     && let Some(other) = compared_with(&*clause, column.rti, column.attno)
                 {
                     let other = bare(other);
@@ -248,8 +271,7 @@ unsafe fn values_in(
             match (*clause).type_ {
                 pg_sys::NodeTag::T_OpExpr => {
                     let clause = &*clause.cast::<pg_sys::OpExpr>();
-                    if clause.opno == column.equality
-                        && clause.inputcollid == column.collation
+                    if column.is_equality(clause.opno, clause.inputcollid)
                         && let Some(other) = compared_with(clause, column.rti, column.attno)
                         && let Some((value, _)) = value_of(other, params)
                     {
@@ -260,19 +282,66 @@ unsafe fn values_in(
                 pg_sys::NodeTag::T_ScalarArrayOpExpr => {
                     let clause = &*clause.cast::<pg_sys::ScalarArrayOpExpr>();
                     if clause.useOr
-                        && clause.opno == column.equality
-                        && clause.inputcollid == column.collation
+                        && column.is_equality(clause.opno, clause.inputcollid)
                         && list::length(clause.args) == 2
                         && is_column(list::nth(clause.args, 0), column.rti, column.attno)
-                        && let Some((array, typid)) = value_of(list::nth(clause.args, 1), params)
                     {
-                        return elements(array, typid, each);
+                        let list = bare(list::nth(clause.args, 1));
+                        if (*list).type_ == pg_sys::NodeTag::T_ArrayExpr {
+                            return each_of(
+                                (*list.cast::<pg_sys::ArrayExpr>()).elements,
+                                params,
+                                each,
+                            );
+                        }
+                        if let Some((array, typid)) = value_of(list, params) {
+                            return elements(array, typid, each);
+                        }
+                    }
+                }
+                // The planner's form of `column = true` and `column = false`.
+                pg_sys::NodeTag::T_Var
+                    if column.is_boolean && is_column(clause, column.rti, column.attno) =>
+                {
+                    each(pg_sys::Datum::from(true));
+                    return true;
+                }
+                pg_sys::NodeTag::T_BoolExpr if column.is_boolean => {
+                    let not = &*clause.cast::<pg_sys::BoolExpr>();
+                    if not.boolop == pg_sys::BoolExprType::NOT_EXPR
+                        && is_column(list::nth(not.args, 0), column.rti, column.attno)
+                    {
+                        each(pg_sys::Datum::from(false));
+                        return true;
                     }
                 }
                 _ => {}
             }
         }
         false
+    }
+}
+
+/// The values of a list of constants and parameters, if they are few and all of them known.
+unsafe fn each_of(
+    nodes: *const pg_sys::List,
+    params: pg_sys::ParamListInfo,
+    each: &mut impl FnMut(pg_sys::Datum),
+) -> bool {
+    // SAFETY: a list of expressions.
+    unsafe {
+        let count = list::length(nodes);
+        if count > ELEMENTS_MAX as usize
+            || (0..count).any(|i| value_of(list::nth(nodes, i), params).is_none())
+        {
+            return false;
+        }
+        for i in 0..count {
+            if let Some((value, _)) = value_of(list::nth(nodes, i), params) {
+                each(value);
+            }
+        }
+        true
     }
 }
 
@@ -351,6 +420,10 @@ unsafe fn is_column(node: *mut pg_sys::Node, rti: pg_sys::Index, attno: i16) -> 
         let var = &*node.cast::<pg_sys::Var>();
         var.varno as pg_sys::Index == rti && var.varattno == attno && var.varlevelsup == 0
     }
+}
+
+fn is_integer(typid: pg_sys::Oid) -> bool {
+    [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID].contains(&typid)
 }
 
 unsafe fn bare(mut node: *mut pg_sys::Node) -> *mut pg_sys::Node {
