@@ -17,20 +17,21 @@ const JOBS_PAUSE: Duration = Duration::from_millis(500);
 #[unsafe(no_mangle)]
 #[pg_guard]
 pub extern "C-unwind" fn shadowpart_scheduler(database: pg_sys::Datum) {
-    launcher::be_interruptible();
     let database = database.value() as u32;
+    // Before anybody can end this process: it may be ended while it connects.
+    shared::want_successor(Some(database));
+    shared::release_at_exit();
+    launcher::be_interruptible();
     // SAFETY: connects as the bootstrap superuser, as the argument allows.
     unsafe {
         pg_sys::BackgroundWorkerInitializeConnectionByOid(database.into(), pg_sys::InvalidOid, 0)
     };
-    shared::want_successor(true);
-    shared::release_at_exit();
     // A lock that is not to be had at once is waited for in the next round. Above all, DROP EXTENSION takes
     // the same locks in another order and must not be the one that a deadlock ends.
     launcher::harden(c"shadowpart scheduler", c"100ms");
     crate::load::ignore_this_process();
     watch(database);
-    shared::want_successor(false);
+    shared::want_successor(None);
 }
 
 /// Until there is nothing to watch.

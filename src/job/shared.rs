@@ -4,7 +4,7 @@ use pgrx::lwlock::PgLwLock;
 use pgrx::prelude::*;
 use pgrx::shmem::*;
 use pgrx::{pg_shmem_init, pg_sys};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Most workers, databases waiting for a scheduler, and schedulers: a bound for each.
 pub const SLOTS: usize = 64;
@@ -112,22 +112,23 @@ pub fn release() {
     }
 }
 
-/// Whether another scheduler is wanted if this process ends now.
-static SUCCESSOR: AtomicBool = AtomicBool::new(false);
+/// The database that wants another scheduler if this process ends now; zero: none does.
+static SUCCESSOR: AtomicU32 = AtomicU32::new(0);
 
-/// Another scheduler takes the place of this one if it ends, whoever ends it, before it says that it is
-/// done. Not at once: what has ended it may end the next.
-pub fn want_successor(wanted: bool) {
-    SUCCESSOR.store(wanted, Ordering::Relaxed);
+/// Another scheduler of the database takes the place of this one if it ends, whoever ends it, before it
+/// calls this again with none. Not at once: what has ended it may end the next.
+pub fn want_successor(db: Option<u32>) {
+    SUCCESSOR.store(db.unwrap_or(0), Ordering::Relaxed);
 }
 
 /// Gives back at the end of the process, whichever way it ends short of a crash.
 pub fn release_at_exit() {
     unsafe extern "C-unwind" fn at_exit(_: i32, _: pg_sys::Datum) {
         release();
-        if SUCCESSOR.load(Ordering::Relaxed) {
-            aside_for(database(), RESTART_US);
-            want_scheduler();
+        let db = SUCCESSOR.load(Ordering::Relaxed);
+        if db != 0 {
+            aside_for(db, RESTART_US);
+            want_scheduler_of(db);
         }
     }
     // SAFETY: the callback touches shared memory only, which is still attached then.
@@ -190,9 +191,12 @@ pub fn clear_cancel() {
 
 /// Asks the launcher for a scheduler for this database.
 pub fn want_scheduler() {
+    want_scheduler_of(database());
+}
+
+fn want_scheduler_of(db: u32) {
     let launcher = {
         let mut board = BOARD.exclusive();
-        let db = database();
         if !board.wanted.contains(&db) {
             match board.wanted.iter_mut().find(|w| **w == 0) {
                 Some(free) => *free = db,
