@@ -19,8 +19,12 @@ pub struct Sampled {
     pub totals: super::Amounts,
 }
 
-/// Everything that is known of the entities of this database. In a transaction.
-pub fn sample(database: pg_sys::Oid) -> Vec<Sampled> {
+/// Everything that is known of the entities of this database. `None` if nothing is counted. In a
+/// transaction.
+pub fn sample(database: pg_sys::Oid) -> Option<Vec<Sampled>> {
+    if !crate::guc::TRACK_LOAD.get() {
+        return None;
+    }
     let (entries, _) = memory::read(database.to_u32());
     let mut all = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -44,7 +48,7 @@ pub fn sample(database: pg_sys::Oid) -> Vec<Sampled> {
             totals: *entry.rates.totals(),
         });
     }
-    all
+    Some(all)
 }
 
 /// Whether the user may know which entities a table has.

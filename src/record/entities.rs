@@ -24,15 +24,18 @@ pub fn record(now_us: i64) -> Result<()> {
     let tables = super::managed()?;
     // SAFETY: set once, when the process connects.
     let database = unsafe { pg_sys::MyDatabaseId };
-    let counted = crate::load::sample(database)
-        .into_iter()
-        .map(|sampled| Counted {
-            table: sampled.relation.to_u32(),
-            entity: sampled.entity,
-            partition: sampled.partition.to_u32(),
-            since_us: sampled.since_us,
-            totals: sampled.totals,
-        });
+    // What is not counted is missing, not zero.
+    let Some(sampled) = crate::load::sample(database) else {
+        BEFORE.take();
+        return Ok(());
+    };
+    let counted = sampled.into_iter().map(|sampled| Counted {
+        table: sampled.relation.to_u32(),
+        entity: sampled.entity,
+        partition: sampled.partition.to_u32(),
+        since_us: sampled.since_us,
+        totals: sampled.totals,
+    });
     let look = Look::new(
         now_us,
         tables.into_iter().map(|oid| oid.to_u32()),

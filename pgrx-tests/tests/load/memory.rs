@@ -2,13 +2,14 @@
 
 use super::*;
 
-/// What docs/internals.md says of the memory, for so many entities: a head, sixteen shards, long values.
+/// What docs/reference.md says of the memory, for so many entities: a head, sixteen shards, the totals of
+/// partitions, long values.
 fn formula(max_entities: i64) -> i64 {
     let up = |n: i64, to: i64| (n + to - 1) / to * to;
     let slots = up(max_entities, 16) / 16;
-    let shard = up(120 + 32 * 10 + (156 + 32 * 10) * slots, 64);
+    let shard = |slots: i64| up(120 + 32 * 10 + (156 + 32 * 10) * slots, 64);
     let values = up(56 + (32 + 2712) * up(slots, 8), 64);
-    128 + 16 * shard + values
+    128 + 16 * shard(slots) + shard(2 * slots) + values
 }
 
 fn info(session: &mut Session, column: &str) -> Result<i64> {
