@@ -25,10 +25,8 @@ CREATE FUNCTION shadowpart.entity_load()
     AS 'MODULE_PATHNAME', 'entity_load_wrapper';
 COMMENT ON FUNCTION shadowpart.entity_load() IS
     'What is counted of each entity, of statements on many of them, and of each partition in total. The '
-    'arrays hold, in '
-    'this order: rows inserted, updated, deleted; bytes written, removed; statements that read, rows they '
-    'returned; '
-    'microseconds of execution and of CPU; blocks read. Rates are per second.';
+    'arrays hold, in this order: rows inserted, updated, deleted; bytes written, removed; statements that '
+    'read, rows they returned; microseconds of execution and of CPU; blocks read. Rates are per second.';
 
 CREATE FUNCTION shadowpart.stats_info()
     RETURNS TABLE (
@@ -50,13 +48,15 @@ CREATE FUNCTION shadowpart.stats_info()
     )
     LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'stats_info_wrapper';
-COMMENT ON FUNCTION shadowpart.stats_info() IS 'How the statistics of entities are kept; see shadow_stats_info.';
+COMMENT ON FUNCTION shadowpart.stats_info() IS
+    'How the statistics of entities are kept; see shadow_stats_info.';
 
 CREATE FUNCTION shadow_stats_reset() RETURNS void
     LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'stats_reset_wrapper';
 COMMENT ON FUNCTION shadow_stats_reset() IS
-    'Forgets what is counted of entities, in all databases; the history stays. For superusers, and whom they grant it.';
+    'Forgets what is counted of entities, in all databases; the history stays. For superusers, and whom '
+    'they grant it.';
 
 CREATE VIEW shadow_entity_counters AS
 SELECT
@@ -83,7 +83,8 @@ SELECT
 FROM shadowpart.entity_load() e
 WHERE e.kind <> 'total';
 COMMENT ON VIEW shadow_entity_counters IS
-    'Counters of the entities of managed tables since they were noticed, and decayed rates per second over 1 minute, '
+    'Counters of the entities of managed tables since they were noticed, and decayed rates per second '
+    'over 1 minute, '
     '5 minutes and 1 hour. Where entity is NULL: statements that named none, and rows that belong to none.';
 
 CREATE VIEW shadow_entities AS
@@ -111,9 +112,10 @@ LEFT JOIN load t ON t.kind = 'total' AND t.relation = e.relation AND t.partition
 WHERE e.kind <> 'total'
 ORDER BY e.writes + e.reads DESC;
 COMMENT ON VIEW shadow_entities IS
-    'The entities of managed tables that read and write most, over the last five minutes: rows written, statements that '
-    'read, rows they returned, kB written and milliseconds of CPU, each per second; growth in MB per hour, over the last '
-    'hour; share of the load of the partition, in per cent. A row without entity stands for statements that named none.';
+    'The entities of managed tables that read and write most, over the last five minutes: rows written, '
+    'statements that read, rows they returned, kB written and milliseconds of CPU, each per second; growth '
+    'in MB per hour, over the last hour; share of the load of the partition, in per cent. A row without '
+    'entity stands for statements that named none.';
 
 CREATE VIEW shadow_stats_info AS
 SELECT
@@ -122,9 +124,9 @@ SELECT
     round((i.statements_counted::numeric / nullif(i.statements_estimated, 0)), 4) AS statement_sampling
 FROM shadowpart.stats_info() i;
 COMMENT ON VIEW shadow_stats_info IS
-    'How the statistics of entities are kept: slots and those in use; entities that lost theirs (evictions); the decayed '
-    'weight that an entity without one has at most (error_bound, in rows written and statements); what was counted of '
-    'entities without a slot (tail); how much of what happened was looked at (sampling rates); values of more than 48 bytes that are held, and that had '
-    'to go or were too long; bytes of shared memory; '
-    'when all began.';
+    'How the statistics of entities are kept: slots and those in use; entities that lost theirs '
+    '(evictions); the decayed weight that an entity without one has at most (error_bound, in rows written '
+    'and statements); what was counted of entities without a slot (tail); how much of what happened was '
+    'looked at (sampling); values of more than 48 bytes that are held, and that had to go or were too long; '
+    'bytes of shared memory; when all began.';
 GRANT SELECT ON shadow_entities, shadow_entity_counters, shadow_stats_info TO PUBLIC;

@@ -1,9 +1,11 @@
 //! Who loads the database: reads and writes of each entity of the managed tables.
 //!
-//! `statement` (executor hooks) and `writes` (row triggers, put on the partitions by `triggers`) note what
-//! is done, as often as `sampler` says; `local` adds it up for the transaction; `memory` holds the sums of
-//! the cluster, a fixed block of shared memory with one lock a shard; `show` is what SQL sees of them.
-//! `join` finds the one entity that a nested loop joins to; `managed` knows which relations are of interest, `entity` turns values into keys and back.
+//! * `statement` (executor hooks) and `writes` (row triggers, put on the partitions by `triggers`) note what
+//!   is done, as often as `sampler` says; `spare` takes the triggers off statements that are not counted;
+//! * `search` and `join` find the entities that a statement names, `entity` turns values into keys and back,
+//!   `managed` knows which relations are of interest;
+//! * `local` adds up what a transaction does; `memory` holds the sums of the cluster, a fixed block of shared
+//!   memory with one lock a shard; `show` is what SQL and the history see of them.
 //!
 //! Depends on `pg` and on the crate `load`; knows nothing of pairs and jobs.
 
@@ -13,7 +15,9 @@ mod local;
 mod managed;
 mod memory;
 mod sampler;
+mod search;
 mod show;
+mod spare;
 mod statement;
 pub mod triggers;
 mod writes;
@@ -109,7 +113,7 @@ pub fn root_of(relid: pg_sys::Oid) -> Option<pg_sys::Oid> {
 /// A trigger from the relation cache, or a copy of it.
 pub unsafe fn counts(trigger: &pg_sys::Trigger) -> bool {
     // SAFETY: as required.
-    unsafe { crate::pg::trigger::is_internal_named(trigger, statement::TRIGGER) }
+    unsafe { crate::pg::trigger::is_internal_named(trigger, spare::TRIGGER) }
 }
 
 pub use show::sample;

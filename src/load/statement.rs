@@ -1,31 +1,18 @@
-//! Statements that touch managed tables: which of them are counted, which entities they name, how long
-//! they ran.
+//! Statements that touch managed tables: which of them are counted, and how long they ran.
 //!
 //! A small statement (it is expected to change a row or a few) is counted as a whole or not at all; if
-//! not, the triggers that would count its rows are taken off its own copy of the trigger lists, so that it
-//! costs what it costs without them. In others each row has a chance of its own.
+//! not, it is spared the triggers. In others each row has a chance of its own.
 
-use super::join::{self, Join};
-use super::managed::{self, Managed};
 use super::sampler::Sampler;
-use super::{Amounts, MEASURES, Measure, entity, local};
+use super::search::{self, Found, Named};
+use super::{Amounts, MEASURES, Measure, local, managed, spare};
 use crate::guc;
-use crate::pg::{list, pins, raw, trigger};
+use crate::pg::{list, raw};
 use load::sketch::Key;
 use pgrx::prelude::*;
-use std::ffi::CStr;
-
-/// Names of the triggers that count. They sort before all others of ours.
-pub const TRIGGER: &CStr = c"!shadowpart_load";
-
-/// A statement that is expected to change more rows than this is sampled row by row.
-const SMALL_ROWS: f64 = 8.0;
 
 /// After so many rows a statement that was expected to be small is not taken for it any more.
 const ROWS_OF_ALL_MAX: u32 = 64;
-
-/// With more result relations than this nothing is spared.
-const RELATIONS_MAX: i32 = 16;
 
 /// Relations of a statement that are looked at to find out whether it is of interest.
 const RELATIONS_LOOKED_AT: usize = 16;
@@ -43,13 +30,6 @@ mod c {
         pub fn InstrAlloc(n: i32, options: i32, asynchronous: bool) -> *mut Instrumentation;
         pub fn InstrEndLoop(instr: *mut Instrumentation);
         pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
-        pub fn ExecFindPartition(
-            state: *mut ModifyTableState,
-            root: *mut ResultRelInfo,
-            routing: *mut PartitionTupleRouting,
-            slot: *mut TupleTableSlot,
-            estate: *mut EState,
-        ) -> *mut ResultRelInfo;
     }
     #[repr(C)]
     pub struct Timespec {
@@ -87,17 +67,9 @@ struct Frame {
     /// For how many statements it counts; 0 if it is not timed.
     weight: u64,
     cpu_us: i64,
-    named: Vec<Named>,
-    /// Joins that may name one, and what is named if they do not.
-    joins: Vec<(Box<Join>, Vec<Named>)>,
+    found: Found,
     /// The one entity that its rows belong to, as far as is known.
     wrote: Wrote,
-}
-
-/// An entity that a statement names, or a partition of which it names none.
-struct Named {
-    key: Key,
-    leaf: pg_sys::Oid,
 }
 
 enum Wrote {
@@ -154,7 +126,7 @@ fn weights() -> &'static mut Vec<u32> {
 pub fn forget_all() {
     frames().clear();
     weights().clear();
-    wrapped().clear();
+    spare::forget();
     // SAFETY: a backend has one thread.
     unsafe {
         NEXT_WEIGHT = 0;
@@ -288,7 +260,7 @@ unsafe fn begin(query: *mut pg_sys::QueryDesc) {
             if reads {
                 weight = (*&raw mut STATEMENTS).next(now).unwrap_or(0);
             } else {
-                if is_small((*query).planstate) {
+                if spare::is_small((*query).planstate) {
                     mode = (*&raw mut ROWS).next(now).map_or(Mode::Out, Mode::All);
                 }
                 weight = match mode {
@@ -298,7 +270,7 @@ unsafe fn begin(query: *mut pg_sys::QueryDesc) {
                 };
             }
             if mode == Mode::Out {
-                spare((*query).planstate.cast());
+                spare::spare((*query).planstate.cast());
             }
         }
         if !queues && weight == 0 {
@@ -317,10 +289,10 @@ unsafe extern "C-unwind" fn push(
 ) {
     // SAFETY: the statement has been started; instrumentation lives as long as it.
     unsafe {
-        let (mut named, mut joins) = (Vec::new(), Vec::new());
+        let mut found = Found::default();
         let mut cpu_us = 0;
         if weight > 0 {
-            (named, joins) = look(query);
+            found = search::look(query);
             cpu_us = process_cpu_us();
             if (*query).totaltime.is_null() {
                 let context = pg_sys::CurrentMemoryContext;
@@ -341,8 +313,7 @@ unsafe extern "C-unwind" fn push(
             next_weight: at,
             weight,
             cpu_us,
-            named,
-            joins,
+            found,
             wrote: Wrote::Nobody,
         });
         if queues {
@@ -360,112 +331,6 @@ unsafe fn is_of_interest(rtable: *const pg_sys::List) -> bool {
             (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
                 && managed::lookup((*entry).relid).is_some()
         })
-    }
-}
-
-/// Whether a statement is expected to change a few rows at most.
-unsafe fn is_small(state: *const pg_sys::PlanState) -> bool {
-    // SAFETY: a tagged node with its plan.
-    unsafe {
-        if (*state).type_ != pg_sys::NodeTag::T_ModifyTableState {
-            return false;
-        }
-        let source = (*(*state).plan).lefttree;
-        !source.is_null() && (*source).plan_rows <= SMALL_ROWS
-    }
-}
-
-/// Takes the triggers that count off a statement that is not counted.
-unsafe fn spare(state: *mut pg_sys::ModifyTableState) {
-    // SAFETY: result relations of a statement that has been started and has not run yet.
-    unsafe {
-        if (*state).mt_nrels <= RELATIONS_MAX {
-            for i in 0..(*state).mt_nrels as usize {
-                take_off((*state).resultRelInfo.add(i));
-            }
-        }
-        // Partitions are opened when rows go to them. Of a single row we can see to which.
-        let source = (*state).ps.lefttree;
-        if (*state).operation == pg_sys::CmdType::CMD_INSERT
-            && !(*state).mt_partition_tuple_routing.is_null()
-            && !source.is_null()
-            && (*source).type_ == pg_sys::NodeTag::T_ResultState
-            && (*source).lefttree.is_null()
-        {
-            wrapped().retain(|w| w.source != source);
-            wrapped().push(Wrapped {
-                source,
-                state,
-                original: (*source).ExecProcNode,
-            });
-            (*source).ExecProcNode = Some(first_row);
-        }
-    }
-}
-
-/// A source of rows that tells us where its first row goes.
-struct Wrapped {
-    source: *mut pg_sys::PlanState,
-    state: *mut pg_sys::ModifyTableState,
-    original: pg_sys::ExecProcNodeMtd,
-}
-
-static mut WRAPPED: Vec<Wrapped> = Vec::new();
-
-fn wrapped() -> &'static mut Vec<Wrapped> {
-    // SAFETY: a backend has one thread, and no reference is kept across calls.
-    unsafe { &mut *&raw mut WRAPPED }
-}
-
-/// Gets the row and finds its partition, as the INSERT will do next, which then finds it open and
-/// without the trigger. No destructors in this frame: an error is the one that the INSERT would raise.
-unsafe extern "C-unwind" fn first_row(
-    source: *mut pg_sys::PlanState,
-) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: installed by `spare` on this node, which belongs to that statement and has a function, as
-    // every node has. Should the statement be forgotten, that is what is left to call.
-    unsafe {
-        let mut original = (*source).ExecProcNodeReal;
-        let mut of = std::ptr::null_mut();
-        if let Some(at) = wrapped().iter().position(|w| w.source == source) {
-            let wrapped = wrapped().swap_remove(at);
-            (original, of) = (wrapped.original, wrapped.state);
-        }
-        (*source).ExecProcNode = original;
-        let slot = original.unwrap_unchecked()(source);
-        let Some(state) = of.as_mut() else {
-            return slot;
-        };
-        let root = state.rootResultRelInfo;
-        if !slot.is_null()
-            && u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0
-            && (*(*slot).tts_tupleDescriptor).natts == (*(*(*root).ri_RelationDesc).rd_att).natts
-        {
-            let routing = state.mt_partition_tuple_routing;
-            let estate = state.ps.state;
-            take_off(c::ExecFindPartition(state, root, routing, slot, estate));
-        }
-        slot
-    }
-}
-
-unsafe fn take_off(relation: *mut pg_sys::ResultRelInfo) {
-    // SAFETY: the list of triggers is the statement's own copy.
-    unsafe {
-        let descriptor = (*relation).ri_TrigDesc;
-        let all = trigger::all(descriptor);
-        let Some(at) = all
-            .iter()
-            .position(|t| trigger::is_internal_named(t, TRIGGER))
-        else {
-            return;
-        };
-        if all.len() == 1 {
-            (*relation).ri_TrigDesc = std::ptr::null_mut();
-        } else {
-            (*(*descriptor).triggers.add(at)).tgenabled =
-                pg_sys::TRIGGER_DISABLED as std::ffi::c_char;
-        }
     }
 }
 
@@ -520,28 +385,29 @@ unsafe extern "C-unwind" fn close(at: usize) {
     }
 }
 
-unsafe fn account(mut frame: Frame) {
+unsafe fn account(frame: Frame) {
     // SAFETY: as for `close`.
     unsafe {
         let query = &*frame.query;
         let mut amounts: Amounts = [0; MEASURES];
         let reads = query.operation == pg_sys::CmdType::CMD_SELECT;
+        let Found { mut named, joins } = frame.found;
         if !reads
-            && frame.named.is_empty()
-            && let Wrote::One(named) = frame.wrote
+            && named.is_empty()
+            && let Wrote::One(one) = frame.wrote
         {
-            frame.named.push(*named);
+            named.push(*one);
         }
-        for (join, nobody) in std::mem::take(&mut frame.joins) {
+        for (join, nobody) in joins {
             match join.entity() {
-                Some(key) => frame.named.push(Named {
+                Some(key) => named.push(Named {
                     key,
                     leaf: match &nobody[..] {
                         [only] => only.leaf,
                         _ => pg_sys::InvalidOid,
                     },
                 }),
-                None => frame.named.extend(nobody),
+                None => named.extend(nobody),
             }
         }
         if !query.totaltime.is_null() {
@@ -558,8 +424,8 @@ unsafe fn account(mut frame: Frame) {
         for amount in &mut amounts {
             *amount = amount.saturating_mul(frame.weight);
         }
-        let count = frame.named.len() as u64;
-        for (number, named) in frame.named.iter().enumerate() {
+        let count = named.len() as u64;
+        for (number, named) in named.iter().enumerate() {
             // Shared evenly (who knows better?), to the last unit.
             let mut share =
                 amounts.map(|all| all / count + u64::from((number as u64) < all % count));
@@ -578,198 +444,4 @@ unsafe fn account(mut frame: Frame) {
 unsafe fn total_us(instrumentation: *const pg_sys::Instrumentation) -> u64 {
     // SAFETY: ended by the caller; the total is in seconds in every version from 14 to 18.
     unsafe { ((*instrumentation).total * 1e6).max(0.0) as u64 }
-}
-
-/// The entities that a statement names. Of a managed table of which it names none: its partitions, or the
-/// table itself if they are many.
-unsafe fn look(query: *mut pg_sys::QueryDesc) -> (Vec<Named>, Vec<(Box<Join>, Vec<Named>)>) {
-    // SAFETY: plan and range table belong together; the statement runs with these parameters.
-    unsafe {
-        let statement = (*query).plannedstmt;
-        let mut search = Search {
-            rtable: (*statement).rtable,
-            params: (*query).params,
-            tables: Vec::new(),
-            named: Vec::new(),
-        };
-        // The states of plans, not the plans: what is pruned when the statement starts has none.
-        search.walk((*query).planstate);
-        let subplans = (*(*query).estate).es_subplanstates;
-        for i in 0..list::length(subplans) {
-            search.walk(list::nth(subplans, i));
-        }
-        let Search {
-            tables, mut named, ..
-        } = search;
-        for named in &mut named {
-            // In which of several partitions, nobody has said.
-            if let Some(table) = tables.iter().find(|t| t.leaves.contains(&named.leaf))
-                && table.leaves.len() != 1
-            {
-                named.leaf = pg_sys::InvalidOid;
-            }
-        }
-        let mut joins = Vec::new();
-        if (*query).operation == pg_sys::CmdType::CMD_SELECT {
-            for table in tables.iter().filter(|t| !t.has_named) {
-                let nobody = table.named();
-                let join = table
-                    .param
-                    .and_then(|(param, managed)| join::watch((*query).planstate, param, managed));
-                match join {
-                    Some(join) => joins.push((join, nobody)),
-                    None => named.extend(nobody),
-                }
-            }
-        }
-        (named, joins)
-    }
-}
-
-struct Table {
-    root: pg_sys::Oid,
-    leaves: Vec<pg_sys::Oid>,
-    has_named: bool,
-    /// A parameter that will tell the entity.
-    param: Option<(i32, Managed)>,
-}
-
-impl Table {
-    /// What stands for its partitions, or for all of it if they are many.
-    fn named(&self) -> Vec<Named> {
-        let whole = [self.root];
-        let relations = if self.leaves.len() > LEAVES_MAX {
-            &whole[..]
-        } else {
-            &self.leaves[..]
-        };
-        let of = |relid: &pg_sys::Oid| {
-            Some(Named {
-                key: entity::many(*relid)?,
-                leaf: *relid,
-            })
-        };
-        relations.iter().filter_map(of).collect()
-    }
-}
-
-struct Search {
-    rtable: *mut pg_sys::List,
-    params: pg_sys::ParamListInfo,
-    tables: Vec<Table>,
-    named: Vec<Named>,
-}
-
-/// Most managed tables of one statement, partitions of one, and entities, that are told apart.
-const TABLES_MAX: usize = 8;
-const LEAVES_MAX: usize = 16;
-const NAMED_MAX: usize = 64;
-
-impl Search {
-    unsafe fn walk(&mut self, state: *const pg_sys::PlanState) {
-        // SAFETY: nodes are tagged; each cast follows its tag.
-        unsafe {
-            if state.is_null() {
-                return;
-            }
-            if pins::is_scan((*state).plan) {
-                self.scan((*state).plan);
-            }
-            match (*state).type_ {
-                pg_sys::NodeTag::T_AppendState => {
-                    let append = &*state.cast::<pg_sys::AppendState>();
-                    self.children(append.appendplans, append.as_nplans);
-                }
-                pg_sys::NodeTag::T_MergeAppendState => {
-                    let append = &*state.cast::<pg_sys::MergeAppendState>();
-                    self.children(append.mergeplans, append.ms_nplans);
-                }
-                pg_sys::NodeTag::T_SubqueryScanState => {
-                    self.walk((*state.cast::<pg_sys::SubqueryScanState>()).subplan);
-                }
-                _ => {}
-            }
-            self.walk((*state).lefttree);
-            self.walk((*state).righttree);
-        }
-    }
-
-    unsafe fn children(&mut self, states: *mut *mut pg_sys::PlanState, count: i32) {
-        // SAFETY: an array of so many nodes.
-        unsafe {
-            for i in 0..count as usize {
-                self.walk(*states.add(i));
-            }
-        }
-    }
-
-    unsafe fn scan(&mut self, plan: *const pg_sys::Plan) {
-        // SAFETY: the relation is locked, since the statement has started.
-        unsafe {
-            let rti = (*plan.cast::<pg_sys::Scan>()).scanrelid;
-            let entry = list::nth::<pg_sys::RangeTblEntry>(self.rtable, rti as usize - 1);
-            if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
-                return;
-            }
-            let leaf = (*entry).relid;
-            let Some(managed) = managed::lookup(leaf) else {
-                return;
-            };
-            let at = match self.tables.iter().position(|t| t.root == managed.root) {
-                Some(at) => at,
-                None if self.tables.len() >= TABLES_MAX => return,
-                None => {
-                    self.tables.push(Table {
-                        root: managed.root,
-                        leaves: Vec::new(),
-                        has_named: false,
-                        param: None,
-                    });
-                    self.tables.len() - 1
-                }
-            };
-            if self.tables[at].leaves.len() > LEAVES_MAX {
-                return;
-            }
-            if !self.tables[at].leaves.contains(&leaf) {
-                self.tables[at].leaves.push(leaf);
-            }
-            let relation = pg_sys::RelationIdGetRelation(leaf);
-            if relation.is_null() {
-                return;
-            }
-            let column = pins::Column::new(rti, managed.attno, (*relation).rd_att);
-            pg_sys::RelationClose(relation);
-            let found = self.values(plan, &column, &managed, leaf);
-            let table = &mut self.tables[at];
-            table.has_named |= found;
-            if !found && table.param.is_none() {
-                table.param = pins::exec_param(plan, &column).map(|param| (param, managed));
-            }
-        }
-    }
-
-    unsafe fn values(
-        &mut self,
-        plan: *const pg_sys::Plan,
-        column: &pins::Column,
-        managed: &Managed,
-        leaf: pg_sys::Oid,
-    ) -> bool {
-        // SAFETY: as for `scan`.
-        unsafe {
-            let named = &mut self.named;
-            let mut found = false;
-            pins::values(plan, column, self.params, |value| {
-                found = true;
-                if named.len() < NAMED_MAX
-                    && let Some(key) = entity::key(managed, value)
-                    && !named.iter().any(|n| n.key == key)
-                {
-                    named.push(Named { key, leaf });
-                }
-            });
-            found
-        }
-    }
 }

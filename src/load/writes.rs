@@ -77,7 +77,7 @@ unsafe fn count(
             if slot.is_null() {
                 return None;
             }
-            if i16::from((*slot).tts_nvalid) < managed.attno {
+            if (*slot).tts_nvalid < managed.attno {
                 pg_sys::slot_getsomeattrs_int(slot, i32::from(managed.attno));
             }
             let place = managed.attno as usize - 1;

@@ -80,7 +80,7 @@ pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()
 fn rate(server: &Server, table: &str, rows: u64, clients: u64) -> Result<f64> {
     let stop = AtomicBool::new(false);
     let done = AtomicU64::new(0);
-    let outcome = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let workers: Vec<_> = (0..clients)
             .map(|n| {
                 let (stop, done) = (&stop, &done);
@@ -101,8 +101,7 @@ fn rate(server: &Server, table: &str, rows: u64, clients: u64) -> Result<f64> {
                 .context("a client")?;
         }
         Ok(rate)
-    });
-    outcome
+    })
 }
 
 fn work(
