@@ -178,7 +178,7 @@ unsafe extern "C-unwind" fn partitions_changed(
         let Some(root) = crate::load::root_of(relid_of(table)) else {
             return;
         };
-        let partition = relid_of(partition);
+        let partition = Some(relid_of(partition)).filter(|p| *p != pg_sys::InvalidOid);
         let outcome =
             crate::api::as_superuser(|| crate::load::triggers::put_right(root, partition));
         if let Err(error) = outcome {

@@ -23,7 +23,8 @@ pub fn require_preload() -> Result<()> {
     .hint("Add shadowpart to shared_preload_libraries in postgresql.conf and restart the server."))
 }
 
-/// Runs catalog reads of this extension for a caller who has no privilege on its tables.
+/// Runs catalog reads of this extension for a caller who has no privilege on its tables. Names and
+/// operators are those of PostgreSQL, whatever the caller's search_path offers.
 pub fn as_superuser<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: set back on both ways out; an error that unwinds aborts the (sub)transaction, which sets
     // the user back too. Only constant SQL of this extension runs inside.
@@ -35,7 +36,19 @@ pub fn as_superuser<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
             pg_sys::BOOTSTRAP_SUPERUSERID.into(),
             context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32,
         );
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
         let outcome = work();
+        pg_sys::AtEOXact_GUC(true, level);
         pg_sys::SetUserIdAndSecContext(user, context);
         outcome
     }

@@ -1,7 +1,8 @@
 //! Who loads the database: reads and writes of each entity of the managed tables.
 //!
 //! * `statement` (executor hooks) and `writes` (row triggers, put on the partitions by `triggers`) note what
-//!   is done, as often as `sampler` says; `spare` takes the triggers off statements that are not counted;
+//!   is done, as often as `sampler` says; `spare` takes the triggers off small statements that are not
+//!   counted, `pick` switches them on and off in large ones;
 //! * `search` and `join` find the entities that a statement names, `entity` turns values into keys and back,
 //!   `managed` knows which relations are of interest;
 //! * `local` adds up what a transaction does; `memory` holds the sums of the cluster, a fixed block of shared
@@ -14,6 +15,7 @@ mod join;
 mod local;
 mod managed;
 mod memory;
+mod pick;
 mod sampler;
 mod search;
 mod show;
@@ -83,7 +85,7 @@ pub fn managed_changed(root: pg_sys::Oid) -> Result<()> {
         // SAFETY: relations that are in the catalog.
         unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relid) }
     }
-    triggers::put_right(root, pg_sys::InvalidOid)
+    triggers::put_right(root, None)
 }
 
 /// Gives the slots of tables of this database that are not managed any more to others. In a transaction.

@@ -57,6 +57,23 @@ impl Sampler {
         Some(weight)
     }
 
+    /// The same for events to come: how many to pass over, and for how many the one after them counts.
+    pub fn gap(&mut self, statement_us: i64) -> (u32, u64) {
+        if self.events >= EVENTS || statement_us - self.since_us >= INTERVAL_US {
+            self.settle();
+        }
+        let mut gap = 0;
+        if self.rate != Rate::EXACT {
+            // Trials without success before the first, at a probability p: log(u) / log(1 - p), rounded down
+            // (Devroye, *Non-Uniform Random Variate Generation*, 1986, section X.2).
+            let unit = ((self.dice() >> 11) + 1) as f64 / (1u64 << 53) as f64;
+            gap = (unit.ln() / (-self.rate.probability()).ln_1p()).min(1e6) as u32;
+        }
+        self.events = self.events.saturating_add(gap + 1);
+        self.tokens -= 1.0;
+        (gap, self.rate.weight())
+    }
+
     /// Ends an interval: what comes next is decided by the past only.
     #[cold]
     fn settle(&mut self) {

@@ -5,7 +5,7 @@
 
 use super::sampler::Sampler;
 use super::search::{self, Found, Named};
-use super::{Amounts, MEASURES, Measure, local, managed, spare};
+use super::{Amounts, MEASURES, Measure, local, managed, pick, spare};
 use crate::guc;
 use crate::pg::{list, raw};
 use load::sketch::Key;
@@ -127,6 +127,7 @@ pub fn forget_all() {
     frames().clear();
     weights().clear();
     spare::forget();
+    pick::forget();
     // SAFETY: a backend has one thread.
     unsafe {
         NEXT_WEIGHT = 0;
@@ -191,6 +192,28 @@ pub fn pick_row() -> bool {
             }
             None => false,
         }
+    }
+}
+
+/// How many rows of a large statement to pass over, and for how many the one after them counts.
+pub fn gap() -> (u32, u64) {
+    // SAFETY: a backend has one thread.
+    unsafe { (*&raw mut ROWS).gap(c::GetCurrentStatementStartTimestamp()) }
+}
+
+/// The next rows of a statement are counted, each for so many, or are not.
+pub fn pick(query: *mut pg_sys::QueryDesc, weight: Option<u64>) {
+    if let Some(frame) = frames().iter_mut().rfind(|f| f.query == query) {
+        frame.mode = weight.map_or(Mode::Out, Mode::All);
+        set_mode();
+    }
+}
+
+/// A statement has written all its rows. Others that are written because of them have a chance of their own.
+pub fn no_more_rows(query: *mut pg_sys::QueryDesc) {
+    if let Some(frame) = frames().iter_mut().rfind(|f| f.query == query) {
+        frame.mode = Mode::Rows;
+        set_mode();
     }
 }
 
@@ -269,8 +292,10 @@ unsafe fn begin(query: *mut pg_sys::QueryDesc) {
                     Mode::Rows => 1,
                 };
             }
-            if mode == Mode::Out {
-                spare::spare((*query).planstate.cast());
+            match mode {
+                Mode::Out => spare::spare((*query).planstate.cast()),
+                Mode::Rows if !reads => pick::watch(query, (*query).planstate),
+                _ => {}
             }
         }
         if !queues && weight == 0 {

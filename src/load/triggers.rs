@@ -13,18 +13,18 @@ use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
 /// Leaf partitions of managed tables that have no trigger, and relations that have one but are no such
-/// partitions any more. Of all tables, or of one and of what has just left it. Foreign tables are written
+/// partitions any more. Of all tables ($1 is NULL), or of one and of what has just left it. Foreign tables are written
 /// elsewhere.
 const WRONG: &str = "
     WITH leaves AS (
         SELECT t.relid FROM shadowpart.managed m
           CROSS JOIN LATERAL shadowpart.tree(m.relation) t
           JOIN pg_catalog.pg_class c ON c.oid = t.relid
-         WHERE t.isleaf AND c.relkind = 'r' AND ($1 = 0 OR m.relation = $1)
+         WHERE t.isleaf AND c.relkind = 'r' AND ($1 IS NULL OR m.relation = $1)
     ), counted AS (
         SELECT g.tgrelid AS relid FROM pg_catalog.pg_trigger g
          WHERE g.tgname = '!shadowpart_load' AND g.tgisinternal
-           AND ($1 = 0 OR g.tgrelid IN (
+           AND ($1 IS NULL OR g.tgrelid IN (
                SELECT relid FROM shadowpart.tree($1) UNION ALL SELECT relid FROM shadowpart.tree($2)))
     )
     SELECT coalesce(l.relid, c.relid), c.relid IS NULL
@@ -32,7 +32,7 @@ const WRONG: &str = "
      WHERE l.relid IS NULL OR c.relid IS NULL
      ORDER BY 1";
 
-fn wrong(root: pg_sys::Oid, left: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, bool)>> {
+fn wrong(root: Option<pg_sys::Oid>, left: Option<pg_sys::Oid>) -> Result<Vec<(pg_sys::Oid, bool)>> {
     sql::query(WRONG, &[root.into(), left.into()], |row| {
         Ok((
             row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid),
@@ -42,7 +42,7 @@ fn wrong(root: pg_sys::Oid, left: pg_sys::Oid) -> Result<Vec<(pg_sys::Oid, bool)
 }
 
 fn wrong_anywhere() -> Result<Vec<(pg_sys::Oid, bool)>> {
-    wrong(pg_sys::InvalidOid, pg_sys::InvalidOid)
+    wrong(None, None)
 }
 
 /// How long a session that manages a table, or adds a partition, spends on triggers at most.
@@ -50,14 +50,18 @@ const IN_SESSION: Duration = Duration::from_millis(500);
 
 /// Puts right what is wrong with a managed table, and with a relation that has left it, within this
 /// transaction and without waiting for anybody; what is in use is left to `reconcile`.
-pub fn put_right(root: pg_sys::Oid, left: pg_sys::Oid) -> Result<()> {
+pub fn put_right(root: pg_sys::Oid, left: Option<pg_sys::Oid>) -> Result<()> {
     let begin = Instant::now();
-    for (relid, missing) in wrong(root, left)? {
+    for (relid, missing) in wrong(Some(root), left)? {
         if begin.elapsed() > IN_SESSION {
             break;
         }
         if lock_if_free(relid) {
-            change(relid, missing)?;
+            // Somebody's event trigger may object. That is no reason to fail a statement which asked for
+            // something else.
+            if let Err(error) = xact::attempt(|| change(relid, missing)) {
+                debug1!("shadowpart: {error}");
+            }
         }
     }
     Ok(())

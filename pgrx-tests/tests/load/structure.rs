@@ -259,3 +259,94 @@ fn cancelled_and_prepared() {
         assert_writes(&mut session, "DELETE FROM t WHERE tenant = 6", "6 -2")
     });
 }
+
+/// Statements of an owner who is no superuser put the triggers on; what the owner's search_path offers is
+/// not used for it, since it is done with more rights than the owner has.
+#[test]
+fn a_hostile_search_path() {
+    scenario(Settings::default(), |server| {
+        let mut admin = server.connect()?;
+        admin.run(
+            "CREATE ROLE owner LOGIN; GRANT CREATE ON DATABASE postgres TO owner; GRANT ALL ON SCHEMA public TO owner",
+        )?;
+        let mut session = server.connect_as("owner")?;
+        session.run(
+            "CREATE SCHEMA evil;
+             CREATE TABLE evil.who (name text);
+             GRANT ALL ON SCHEMA evil TO PUBLIC; GRANT ALL ON evil.who TO PUBLIC;
+             CREATE FUNCTION evil.eq(oid, oid) RETURNS boolean LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO evil.who VALUES (current_user); RETURN $1 OPERATOR(pg_catalog.=) $2; END';
+             CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.eq);
+             CREATE FUNCTION evil.eq(name, text) RETURNS boolean LANGUAGE plpgsql AS
+                 'BEGIN INSERT INTO evil.who VALUES (current_user); RETURN $1::text OPERATOR(pg_catalog.=) $2; END';
+             CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = text, FUNCTION = evil.eq);
+             CREATE TABLE t (tenant int NOT NULL, id int, PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant);
+             SELECT shadow_manage('t', 'tenant');
+             SET search_path = evil, public, pg_catalog;
+             CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1);
+             CREATE TABLE t_2 (LIKE t INCLUDING ALL);
+             ALTER TABLE t ATTACH PARTITION t_2 FOR VALUES IN (2);
+             ALTER TABLE t DETACH PARTITION t_2;
+             ALTER TABLE t RENAME tenant TO customer;
+             INSERT INTO t VALUES (1, 1)",
+        )?;
+        ensure!(session.number("SELECT count(*) FROM evil.who")? == 0);
+        ensure!(
+            writes(&mut admin, "public.t")? == "1 +1",
+            "{}",
+            writes(&mut admin, "public.t")?
+        );
+        Ok(())
+    });
+}
+
+/// Who forbids triggers by an event trigger gets partitions all the same, and no error.
+#[test]
+fn an_event_trigger_that_objects() {
+    scenario(Settings::default(), |server| {
+        let mut session = server.connect()?;
+        session.run(TABLE)?;
+        session.run(
+            "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS
+                 'BEGIN RAISE EXCEPTION ''no triggers here''; END';
+             CREATE EVENT TRIGGER no ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER') EXECUTE FUNCTION no();
+             CREATE TABLE t_4 PARTITION OF t FOR VALUES IN (4);
+             INSERT INTO t VALUES (4, 1)",
+        )?;
+        ensure!(session.number("SELECT count(*) FROM t WHERE tenant = 4")? == 1);
+        // Later it is counted, once nobody objects.
+        session.run("DROP EVENT TRIGGER no")?;
+        let counts = "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 't_4'::regclass AND tgname = '!shadowpart_load')";
+        eventually(
+            "the trigger is there",
+            std::time::Duration::from_secs(30),
+            || Ok(session.value(counts)? == "t"),
+        )
+    });
+}
+
+/// Nobody waits for writers: partitions that are in use are counted, or not any more, a little later.
+#[test]
+fn partitions_in_use() {
+    scenario(Settings::default(), |server| {
+        let mut session = server.connect()?;
+        let unmanaged = TABLE.rsplit_once(';').context("it is managed last")?.0;
+        session.run(unmanaged)?;
+        let mut writer = server.connect()?;
+        writer.run("BEGIN; INSERT INTO t VALUES (1, 1)")?;
+        session.run("SELECT shadow_manage('t', 'tenant')")?;
+        ensure!(counting_triggers(&mut session)? == ["t_23", "t_rest"]);
+        writer.run("COMMIT")?;
+        let later = Duration::from_secs(30);
+        eventually("all are counted", later, || {
+            Ok(counting_triggers(&mut session)?.len() == 3)
+        })?;
+        writer.run("BEGIN; INSERT INTO t VALUES (2, 1)")?;
+        session.run("SELECT shadow_unmanage('t')")?;
+        ensure!(counting_triggers(&mut session)? == ["t_23"]);
+        writer.run("COMMIT")?;
+        eventually("none is counted", later, || {
+            Ok(counting_triggers(&mut session)?.is_empty())
+        })
+    });
+}
