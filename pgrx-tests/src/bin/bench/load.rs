@@ -1,5 +1,6 @@
 //! What it costs to know who loads a table: the same work on a managed table, whose reads and writes are
-//! counted, and on a table that nobody manages.
+//! counted, and on a table that nobody manages; and on another such table, which shows how far two tables
+//! without any difference are apart here.
 
 use super::report::{Pairs, Report, timed};
 use super::tables;
@@ -11,10 +12,10 @@ const TENANTS: u64 = 100;
 const ROUNDS: usize = 9;
 const WARM_UP: Duration = Duration::from_secs(4);
 const SLOT: Duration = Duration::from_millis(500);
-const SLOTS: usize = 60;
+const SLOTS: usize = 45;
 /// No table's turn.
 const STOP: usize = usize::MAX;
-const NAMES: [&str; 2] = ["counted", "plain"];
+const NAMES: [&str; 3] = ["counted", "plain", "twin"];
 
 /// Rows that clients add get ids from here on.
 static NEXT_ID: AtomicI64 = AtomicI64::new(1_000_000_000);
@@ -34,13 +35,17 @@ pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()
     server.reload()?;
     for clients in [1, 8] {
         tables::settle(&mut session, &NAMES)?;
-        let pairs = mixed(server, each, clients)?;
+        let (pairs, control) = mixed(server, each, clients)?;
         report.at_least(
             format!("single-row reads and writes, {clients} clients, counted / not"),
             pairs.ratio(),
             "x",
             0.98,
             &pairs.behind(" tps"),
+        );
+        report.note(
+            format!("the same, {clients} clients, not / not"),
+            format!("{:.2}x{}", control.ratio(), control.behind(" tps")),
         );
     }
     let mut pairs = Pairs::default();
@@ -70,7 +75,7 @@ pub fn measure(server: &mut Server, report: &mut Report, rows: u64) -> Result<()
 /// Transactions a second of so many clients, each of which has its session for all of the time and goes from
 /// one table to the other and back with the others: of ten, four read a row, three change one, two add one,
 /// and one takes one away.
-fn mixed(server: &Server, rows: u64, clients: u64) -> Result<Pairs> {
+fn mixed(server: &Server, rows: u64, clients: u64) -> Result<(Pairs, Pairs)> {
     let turn = AtomicUsize::new(0);
     let done = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -82,12 +87,12 @@ fn mixed(server: &Server, rows: u64, clients: u64) -> Result<Pairs> {
             .collect();
         // The first seconds are connections, caches, and rows that are counted one by one.
         std::thread::sleep(WARM_UP);
-        let mut pairs = Pairs::default();
-        for pair in 0..SLOTS {
-            let mut rates = [0.0; 2];
-            for i in 0..2 {
-                // A, B, B, A: a machine that grows slower is so for both.
-                let table = (i + pair) % 2;
+        let (mut pairs, mut control) = (Pairs::default(), Pairs::default());
+        for round in 0..SLOTS {
+            let mut rates = [0.0; NAMES.len()];
+            for i in 0..NAMES.len() {
+                // Another one begins each time: a machine that grows slower is so for all.
+                let table = (i + round) % NAMES.len();
                 turn.store(table, Ordering::Relaxed);
                 // Until everybody has come.
                 std::thread::sleep(SLOT / 20);
@@ -97,6 +102,7 @@ fn mixed(server: &Server, rows: u64, clients: u64) -> Result<Pairs> {
                 rates[table] = count as f64 / begin.elapsed().as_secs_f64();
             }
             pairs.add(rates[0], rates[1]);
+            control.add(rates[2], rates[1]);
         }
         turn.store(STOP, Ordering::Relaxed);
         for worker in workers {
@@ -105,7 +111,7 @@ fn mixed(server: &Server, rows: u64, clients: u64) -> Result<Pairs> {
                 .map_err(|_| anyhow!("a client panicked"))?
                 .context("a client")?;
         }
-        Ok(pairs)
+        Ok((pairs, control))
     })
 }
 
@@ -135,7 +141,7 @@ fn work(
         ]);
     }
     let mut dice = Dice::new(number + 1);
-    let mut mine = [Vec::new(), Vec::new()];
+    let mut mine = [const { Vec::new() }; NAMES.len()];
     loop {
         let table = turn.load(Ordering::Relaxed);
         let Some([read, update, insert, delete]) = statements.get(table) else {
