@@ -22,7 +22,14 @@ struct Watched {
     /// Rows to pass over, and for how many the one after them counts.
     gap: u32,
     weight: u64,
+    /// The statement as a whole was picked, for so many: its first rows are counted, and all else is
+    /// multiplied by that.
+    whole: Option<u64>,
+    first: u32,
 }
+
+/// After so many rows a statement that was expected to be small is not taken for it any more.
+const FIRST_MAX: u32 = 64;
 
 static mut WATCHED: Vec<Watched> = Vec::new();
 
@@ -36,11 +43,15 @@ pub fn forget() {
     watched().clear();
 }
 
-/// Watches the source of a statement.
+/// Watches the source of a statement, which may have been picked as a whole.
 ///
 /// # Safety
 /// A statement that has been started and has not run yet, with this state at the top of its plan.
-pub unsafe fn watch(query: *mut pg_sys::QueryDesc, state: *mut pg_sys::PlanState) {
+pub unsafe fn watch(
+    query: *mut pg_sys::QueryDesc,
+    state: *mut pg_sys::PlanState,
+    whole: Option<u64>,
+) {
     // SAFETY: nodes are tagged.
     unsafe {
         if (*state).type_ != pg_sys::NodeTag::T_ModifyTableState {
@@ -50,7 +61,12 @@ pub unsafe fn watch(query: *mut pg_sys::QueryDesc, state: *mut pg_sys::PlanState
         if source.is_null() {
             return;
         }
-        let (gap, weight) = statement::gap();
+        // Drawn when the first rows are over; and where there are none, now.
+        let (gap, weight) = if whole.is_some() {
+            (0, 1)
+        } else {
+            statement::gap()
+        };
         watched().retain(|w| w.source != source);
         watched().push(Watched {
             source,
@@ -61,6 +77,8 @@ pub unsafe fn watch(query: *mut pg_sys::QueryDesc, state: *mut pg_sys::PlanState
             routed: 0,
             gap,
             weight,
+            whole,
+            first: if whole.is_some() { FIRST_MAX } else { 0 },
         });
         (*source).ExecProcNode = Some(next);
     }
@@ -88,12 +106,20 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
             }
             if slot.is_null() || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY != 0 {
                 // What comes now are actions of foreign keys.
-                statement::no_more_rows(watched.query);
+                statement::no_more_rows(watched.query, watched.whole);
+                return slot;
+            }
+            if watched.first > 0 {
+                watched.first -= 1;
+                if watched.first == 0 {
+                    (watched.gap, watched.weight) = statement::gap();
+                }
                 return slot;
             }
             let on = watched.gap == 0;
             if on {
-                statement::pick(watched.query, Some(watched.weight));
+                let whole = watched.whole.unwrap_or(1);
+                statement::pick(watched.query, Some(watched.weight.saturating_mul(whole)));
                 (watched.gap, watched.weight) = statement::gap();
             } else {
                 watched.gap -= 1;

@@ -209,10 +209,11 @@ pub fn pick(query: *mut pg_sys::QueryDesc, weight: Option<u64>) {
     }
 }
 
-/// A statement has written all its rows. Others that are written because of them have a chance of their own.
-pub fn no_more_rows(query: *mut pg_sys::QueryDesc) {
+/// A statement has written all its rows. Others that are written because of them count like the statement, if
+/// that was picked as a whole, and else have a chance of their own.
+pub fn no_more_rows(query: *mut pg_sys::QueryDesc, whole: Option<u64>) {
     if let Some(frame) = frames().iter_mut().rfind(|f| f.query == query) {
-        frame.mode = Mode::Rows;
+        frame.mode = whole.map_or(Mode::Rows, Mode::All);
         set_mode();
     }
 }
@@ -294,8 +295,9 @@ unsafe fn begin(query: *mut pg_sys::QueryDesc) {
             }
             match mode {
                 Mode::Out => spare::spare((*query).planstate.cast()),
-                Mode::Rows if !reads => pick::watch(query, (*query).planstate),
-                _ => {}
+                Mode::All(weight) => pick::watch(query, (*query).planstate, Some(weight)),
+                Mode::Rows if !reads => pick::watch(query, (*query).planstate, None),
+                Mode::Rows => {}
             }
         }
         if !queues && weight == 0 {
