@@ -5,16 +5,12 @@ use crate::guc;
 use crate::job::accept::New;
 use crate::job::request::{self, Request};
 use crate::job::shared;
-use crate::pg::error::{Error, Result};
+use crate::pg::error::{Error, Result, or_raise};
 use crate::pg::sql;
 use lifecycle::Goal;
 use pgrx::AnyElement;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
-
-fn or_raise<T>(outcome: Result<T>) -> T {
-    outcome.unwrap_or_else(|error| error.raise())
-}
 
 /// One value as a list of one, an array as the list of its elements, in text form.
 #[pg_extern(sql = false)]

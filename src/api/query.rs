@@ -3,14 +3,10 @@
 use super::{as_superuser, checks, require_preload};
 use crate::job::accept;
 use crate::pair::{Shadow, verify};
-use crate::pg::error::{Error, Result};
+use crate::pg::error::{Error, Result, or_raise};
 use crate::pg::{sql, xact};
 use pgrx::datum::JsonB;
 use pgrx::prelude::*;
-
-fn or_raise<T>(outcome: Result<T>) -> T {
-    outcome.unwrap_or_else(|error| error.raise())
-}
 
 /// Most differences that one call returns: enough to see a pattern, bounded in memory.
 const DIFFERENCES_MAX: i64 = 10_000;

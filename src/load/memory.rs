@@ -333,12 +333,17 @@ pub fn retain(keep: impl Fn(&Key) -> bool) {
         return;
     }
     let now = now_us();
+    change_each(|shard| shard.retain(now, &keep));
+}
+
+/// Changes one shard after the other. There is shared memory.
+fn change_each(change: impl Fn(&mut ShardMut<'_, MEASURES>)) {
     for number in 0..=TOTALS {
         // SAFETY: as for `add`.
         unsafe {
             let _held = Held::take(number, pg_sys::LWLockMode::LW_EXCLUSIVE);
             if let Ok(mut shard) = ShardMut::<MEASURES>::attach(block(number)) {
-                shard.retain(now, &keep);
+                change(&mut shard);
             }
         }
     }
@@ -350,18 +355,10 @@ pub fn reset() {
         return;
     }
     let now = now_us();
-    for number in 0..=TOTALS {
-        // SAFETY: as for `add`.
-        unsafe {
-            let _held = Held::take(number, pg_sys::LWLockMode::LW_EXCLUSIVE);
-            if let Ok(mut shard) = ShardMut::<MEASURES>::attach(block(number)) {
-                shard.reset(now);
-            }
-            (*HEAD).reset_us.store(now, Ordering::Relaxed);
-        }
-    }
+    change_each(|shard| shard.reset(now));
     // SAFETY: as for `add`.
     unsafe {
+        (*HEAD).reset_us.store(now, Ordering::Relaxed);
         let _held = Held::take(VALUES, pg_sys::LWLockMode::LW_EXCLUSIVE);
         if let Ok(mut values) = ValuesMut::attach(values_block()) {
             values.reset();

@@ -82,8 +82,7 @@ pub fn managed_changed(root: pg_sys::Oid) -> Result<()> {
         |row| Ok(row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid)),
     )?;
     for relid in relations {
-        // SAFETY: relations that are in the catalog.
-        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relid) }
+        crate::pg::trigger::invalidate(relid);
     }
     triggers::put_right(root, None)
 }

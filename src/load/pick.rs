@@ -107,6 +107,7 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
             if slot.is_null() || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY != 0 {
                 // What comes now are actions of foreign keys.
                 statement::no_more_rows(watched.query, watched.whole);
+                stop(at);
                 return slot;
             }
             if watched.first > 0 {
@@ -135,6 +136,15 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
             }
         }
         slot
+    }
+}
+
+/// A source that has no more rows is watched no more: a long transaction has many.
+unsafe fn stop(at: usize) {
+    // SAFETY: the node of a statement under way.
+    unsafe {
+        let done = watched().swap_remove(at);
+        (*done.source).ExecProcNode = done.original;
     }
 }
 

@@ -2,7 +2,8 @@
 
 use super::memory::Counted;
 use super::{Measure, entity, managed, memory};
-use crate::pg::error::{Error, Result};
+use crate::api::require_preload;
+use crate::pg::error::or_raise;
 use load::rates::Window;
 use pgrx::prelude::*;
 
@@ -72,14 +73,6 @@ fn timestamp(us: i64) -> Option<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(us).ok()
 }
 
-fn or_raise<T>(outcome: Result<T>) -> T {
-    outcome.unwrap_or_else(|error| error.raise())
-}
-
-fn require_memory() -> Result<()> {
-    crate::api::require_preload()
-}
-
 /// The measures' rates per second over a window, `None` for what has not lived long enough to have one.
 fn rates(entry: &memory::Entry, window: Window, now_us: i64) -> Vec<f64> {
     (0..super::MEASURES)
@@ -103,7 +96,7 @@ fn entity_load() -> TableIterator<
         name!(hour, Vec<f64>),
     ),
 > {
-    or_raise(require_memory());
+    or_raise(require_preload());
     // SAFETY: set once, when the process connects.
     let database = unsafe { pg_sys::MyDatabaseId.to_u32() };
     let (entries, _) = memory::read(database);
@@ -172,7 +165,7 @@ fn stats_info() -> TableIterator<
         name!(reset_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    or_raise(require_memory());
+    or_raise(require_preload());
     let (_, infos) = memory::read(0);
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let tail = |measures: &[Measure]| {
@@ -214,6 +207,6 @@ fn stats_info() -> TableIterator<
 
 #[pg_extern(sql = false)]
 fn stats_reset() {
-    or_raise(require_memory().map_err(|e: Error| e));
+    or_raise(require_preload());
     memory::reset();
 }

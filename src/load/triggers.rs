@@ -7,8 +7,7 @@
 //! ALWAYS, so that replicated changes are counted. It goes with the extension.
 
 use crate::pg::error::Result;
-use crate::pg::sql;
-use crate::pg::xact;
+use crate::pg::{sql, trigger, xact};
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
@@ -111,7 +110,7 @@ fn change(relid: pg_sys::Oid, missing: bool) -> Result<()> {
     if missing {
         put_on(relid)
     } else {
-        take_off(relid)
+        trigger::remove(relid, "!shadowpart_load")
     }
 }
 
@@ -141,24 +140,6 @@ fn put_on(relid: pg_sys::Oid) -> Result<()> {
             AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'n'",
         &[relid.into()],
     )?;
-    invalidate(relid);
+    trigger::invalidate(relid);
     Ok(())
-}
-
-fn take_off(relid: pg_sys::Oid) -> Result<()> {
-    sql::execute(
-        "WITH gone AS (
-             DELETE FROM pg_catalog.pg_trigger
-              WHERE tgrelid = $1 AND tgname = '!shadowpart_load' AND tgisinternal RETURNING oid)
-         DELETE FROM pg_catalog.pg_depend d USING gone
-          WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = gone.oid",
-        &[relid.into()],
-    )?;
-    invalidate(relid);
-    Ok(())
-}
-
-fn invalidate(relid: pg_sys::Oid) {
-    // SAFETY: a relation on which the caller holds a lock.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relid) }
 }

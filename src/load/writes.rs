@@ -5,18 +5,8 @@
 
 use super::{Amounts, MEASURES, Measure, entity, local, managed, statement};
 use crate::pg::pins;
+use crate::pg::trigger::finfo;
 use pgrx::prelude::*;
-
-macro_rules! finfo {
-    ($($name:ident),+) => { $(
-        #[unsafe(no_mangle)]
-        #[doc(hidden)]
-        pub extern "C" fn $name() -> &'static pg_sys::Pg_finfo_record {
-            const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
-            &V1
-        }
-    )+ };
-}
 
 finfo!(pg_finfo_shadowpart_sampled, pg_finfo_shadowpart_load);
 

@@ -7,19 +7,9 @@
 //! * `shadowpart.refuse_reserved(value)`: nobody may write the value with which a side holds its place.
 
 use super::{apply, capture, stale};
+use crate::pg::trigger::finfo;
 use pgrx::prelude::*;
 use std::ffi::CStr;
-
-macro_rules! finfo {
-    ($($name:ident),+) => { $(
-        #[unsafe(no_mangle)]
-        #[doc(hidden)]
-        pub extern "C" fn $name() -> &'static pg_sys::Pg_finfo_record {
-            const V1: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
-            &V1
-        }
-    )+ };
-}
 
 finfo!(
     pg_finfo_shadowpart_mirror,

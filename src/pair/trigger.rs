@@ -7,8 +7,10 @@
 
 use super::members::{self, Column};
 use super::{Pair, Shadow};
+use crate::pg;
 use crate::pg::error::Result;
 use crate::pg::sql;
+pub use crate::pg::trigger::invalidate;
 use pgrx::prelude::*;
 
 /// What a trigger of a pair does.
@@ -222,21 +224,5 @@ pub fn switch(pair: &Pair, relid: pg_sys::Oid, kind: Kind, enabled: bool) -> Res
 /// Removes the pair's triggers of a kind from a relation. The caller holds a lock that keeps writers out,
 /// so that no event that names one is queued anywhere.
 pub fn remove(pair: &Pair, relid: pg_sys::Oid, kind: Kind) -> Result<()> {
-    sql::execute(
-        "WITH gone AS (
-             DELETE FROM pg_catalog.pg_trigger
-              WHERE tgrelid = $1 AND starts_with(tgname, $2) AND tgisinternal RETURNING oid)
-         DELETE FROM pg_catalog.pg_depend d USING gone
-          WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = gone.oid",
-        &[relid.into(), kind.prefix(pair).into()],
-    )?;
-    invalidate(relid);
-    Ok(())
-}
-
-/// Tells every backend that a relation's triggers, bound or place have changed.
-pub fn invalidate(relid: pg_sys::Oid) {
-    // SAFETY: a no-op for a relation that is gone would raise; callers pass relations that they hold a
-    // lock on.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relid) }
+    pg::trigger::remove(relid, &kind.prefix(pair))
 }

@@ -115,3 +115,8 @@ fn pack(sqlstate: &str) -> i32 {
             code | ((i32::from(c - b'0') & 0x3f) << (6 * i))
         })
 }
+
+/// The value, or the error raised: what a function that SQL calls ends with.
+pub fn or_raise<T>(outcome: Result<T>) -> T {
+    outcome.unwrap_or_else(|error| error.raise())
+}
