@@ -55,6 +55,10 @@ CREATE TABLE shadowpart.partition_history (
     size_bytes bigint,
     live_rows bigint,
     dead_rows bigint,
+    counted_rows bigint,
+    counted_bytes bigint,
+    counted_reads bigint,
+    counted_cpu_us bigint,
     reset boolean NOT NULL
 );
 COMMENT ON TABLE shadowpart.partition_history IS
@@ -81,6 +85,9 @@ COMMENT ON COLUMN shadowpart.partition_history.size_bytes IS
     'Size at the end of the stretch, with indexes and TOAST.';
 COMMENT ON COLUMN shadowpart.partition_history.live_rows IS 'Estimate at the end of the stretch.';
 COMMENT ON COLUMN shadowpart.partition_history.dead_rows IS 'Estimate at the end of the stretch.';
+COMMENT ON COLUMN shadowpart.partition_history.counted_rows IS
+    'Rows written by statements, as the counters of entities have them: without what mirrors write. NULL '
+    'where nothing was counted; so the other columns named counted_.';
 COMMENT ON COLUMN shadowpart.partition_history.reset IS
     'Statistics were reset or began meanwhile: the figures are lower bounds.';
 CREATE INDEX partition_history_at ON shadowpart.partition_history (level, at);

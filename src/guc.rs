@@ -1,7 +1,20 @@
 //! Settings. Each says why its default is what it is.
 
-use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
+
+/// What the autopilot may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Autopilot {
+    #[name = c"off"]
+    Off,
+    #[name = c"advise"]
+    Advise,
+    #[name = c"shadow"]
+    Shadow,
+    #[name = c"migrate"]
+    Migrate,
+}
 
 pub static MAX_STALL_MS: GucSetting<i32> = GucSetting::<i32>::new(50);
 pub static REVERT_WINDOW_S: GucSetting<i32> = GucSetting::<i32>::new(600);
@@ -11,6 +24,15 @@ pub static WAIT_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(3600);
 pub static MAX_ENTITIES: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 pub static TRACK_LOAD: GucSetting<bool> = GucSetting::<bool>::new(true);
 pub static HISTORY_RETENTION_MIN: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60);
+pub static AUTOPILOT: GucSetting<Autopilot> = GucSetting::<Autopilot>::new(Autopilot::Advise);
+pub static MOVE_BUDGET_MB: GucSetting<i32> = GucSetting::<i32>::new(100 * 1024);
+pub static MAX_MOVES: GucSetting<i32> = GucSetting::<i32>::new(2);
+pub static BUSY_PERCENT: GucSetting<i32> = GucSetting::<i32>::new(85);
+pub static PREDICT_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(5 * 60_000);
+pub static PREDICT_HORIZON_MIN: GucSetting<i32> = GucSetting::<i32>::new(60);
+pub static PREDICT_SLOT_MS: GucSetting<i32> = GucSetting::<i32>::new(5 * 60_000);
+pub static DAY_LENGTH_MS: GucSetting<i32> = GucSetting::<i32>::new(24 * 60 * 60_000);
+pub static HISTORY_INTERVAL_MS: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 pub static FAILPOINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 pub fn init() {
@@ -97,6 +119,7 @@ pub fn init() {
         GucContext::Sighup,
         GucFlags::UNIT_MIN,
     );
+    autopilot();
     if cfg!(feature = "failpoints") {
         GucRegistry::define_string_guc(
             c"shadowpart.failpoint",
@@ -105,6 +128,107 @@ pub fn init() {
             &FAILPOINT,
             GucContext::Suset,
             GucFlags::NO_SHOW_ALL,
+        );
+    }
+}
+
+/// Settings of what is predicted and done about it.
+fn autopilot() {
+    GucRegistry::define_enum_guc(
+        c"shadowpart.autopilot",
+        c"What may be done about predicted saturation: off, advise, shadow or migrate.",
+        c"advise records what would be done; shadow makes, resizes and drops shadows; migrate also swaps. The \
+          default touches nothing: read shadow_decisions for a while before you trust it with more. \
+          shadow_set_policy() sets it for one table. Turning it off stops at once what it has begun.",
+        &AUTOPILOT,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.predict_interval",
+        c"How often the load is predicted and the autopilot decides; 0 means never.",
+        c"Forecasts are made of slots of five minutes, so more often tells little more; rules that look at the \
+          present load react once a minute at the latest.",
+        &PREDICT_INTERVAL_MS,
+        0,
+        24 * 60 * 60_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.predict_horizon",
+        c"How far ahead saturation is predicted.",
+        c"Should be twice as long as the longest move takes. On real traces an hour was predicted much better \
+          than a quarter of one.",
+        &PREDICT_HORIZON_MIN,
+        5,
+        24 * 60,
+        GucContext::Sighup,
+        GucFlags::UNIT_MIN,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.autopilot_budget",
+        c"Most data that the autopilot copies in 24 hours; -1 means any.",
+        c"A bound on what a wrong prediction can cost.",
+        &MOVE_BUDGET_MB,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.autopilot_moves",
+        c"Most copies that the autopilot has under way at a time.",
+        c"Below shadowpart.max_jobs, so that what a person asks for is begun at once.",
+        &MAX_MOVES,
+        1,
+        super::job::shared::SLOTS as i32,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"shadowpart.autopilot_busy",
+        c"Per cent of CPU, or of a disk, in use from which on the autopilot begins nothing.",
+        c"A copy on a machine that is busy already makes things worse before it makes them better.",
+        &BUSY_PERCENT,
+        1,
+        100,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    // With these three a year passes in minutes: for demonstrations and tests.
+    for (name, short, setting, min, max) in [
+        (
+            c"shadowpart.history_interval",
+            c"How often the load is recorded.",
+            &HISTORY_INTERVAL_MS,
+            50,
+            60_000,
+        ),
+        (
+            c"shadowpart.predict_slot",
+            c"Width of the slots that forecasts are made of.",
+            &PREDICT_SLOT_MS,
+            50,
+            60 * 60_000,
+        ),
+        (
+            c"shadowpart.day_length",
+            c"Length of the day that the load is expected to repeat itself after.",
+            &DAY_LENGTH_MS,
+            1_000,
+            24 * 60 * 60_000,
+        ),
+    ] {
+        GucRegistry::define_int_guc(
+            name,
+            short,
+            c"For demonstrations and tests, in which a day passes in seconds. Leave it alone elsewhere.",
+            setting,
+            min,
+            max,
+            GucContext::Sighup,
+            GucFlags::UNIT_MS | GucFlags::NOT_IN_SAMPLE,
         );
     }
 }

@@ -386,12 +386,7 @@ pub fn tablespace(name: Option<&str>) -> Result<String> {
         |row| Ok(row.get::<bool>(2)?.unwrap_or(false)),
     )?;
     match rows.into_iter().next() {
-        None => Err(refuse(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            format!("tablespace \"{name}\" does not exist"),
-        )
-        .detail("Shadows are made in an existing tablespace.")
-        .hint("SELECT spcname FROM pg_tablespace lists them; CREATE TABLESPACE makes one.")),
+        None => Err(no_tablespace(name)),
         Some(false) => Err(refuse(
             PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             format!("permission denied for tablespace \"{name}\""),
@@ -408,6 +403,28 @@ pub fn tablespace(name: Option<&str>) -> Result<String> {
         .detail("No table of a database can be placed there.")
         .hint("Choose another tablespace.")),
         Some(true) => Ok(name.to_owned()),
+    }
+}
+
+fn no_tablespace(name: &str) -> Error {
+    refuse(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("tablespace \"{name}\" does not exist"),
+    )
+    .detail("Shadows are made in an existing tablespace.")
+    .hint("SELECT spcname FROM pg_tablespace lists them; CREATE TABLESPACE makes one.")
+}
+
+/// The tablespace exists and may hold tables; who may create there is another question.
+pub fn tablespace_exists(name: &str) -> Result<()> {
+    let found = sql::value::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = $1 AND spcname <> 'pg_global')",
+        &[name.into()],
+    )?;
+    if found == Some(true) {
+        Ok(())
+    } else {
+        Err(no_tablespace(name))
     }
 }
 

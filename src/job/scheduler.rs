@@ -9,10 +9,12 @@ use crate::pg::{latch, sql, xact};
 use crate::record::{self, clock::Clock};
 use lifecycle::{Goal, State};
 use pgrx::prelude::*;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at jobs that are under way.
 const JOBS_PAUSE: Duration = Duration::from_millis(500);
+/// Between two starts of an autopilot.
+const AUTOPILOT_PAUSE: Duration = Duration::from_secs(10);
 
 #[unsafe(no_mangle)]
 #[pg_guard]
@@ -41,6 +43,7 @@ fn watch(database: u32) {
     }
     let mut clock = Clock::new();
     let mut told = None;
+    let mut autopilot_at = None;
     loop {
         launcher::reload_if_asked();
         if shared::leaves() {
@@ -52,6 +55,7 @@ fn watch(database: u32) {
                 told = None;
                 start_workers(database, seen.work);
                 if seen.history {
+                    start_autopilot(database, &mut autopilot_at);
                     clock.work();
                     pause = clock.rest();
                 }
@@ -91,6 +95,25 @@ fn start_workers(database: u32, work: Vec<i64>) {
             launcher::start_worker(&name, "shadowpart_worker", database, &format!("id={id}"), 0);
         }
     }
+}
+
+/// Starts the process that predicts and decides, where there is none. One that has failed is not started
+/// again at once: what has ended it may end the next.
+fn start_autopilot(database: u32, started_at: &mut Option<Instant>) {
+    if guc::PREDICT_INTERVAL_MS.get() == 0
+        || shared::has_autopilot()
+        || started_at.is_some_and(|at| at.elapsed() < AUTOPILOT_PAUSE)
+    {
+        return;
+    }
+    *started_at = Some(Instant::now());
+    launcher::start_worker(
+        "shadowpart autopilot",
+        "shadowpart_autopilot",
+        database,
+        "",
+        0,
+    );
 }
 
 /// What there is to watch.

@@ -26,6 +26,8 @@ pub struct Board {
     wanted_all: bool,
     /// Databases that have a scheduler, with its pid.
     schedulers: [(u32, i32); SLOTS],
+    /// Databases that have an autopilot, with its pid.
+    autopilots: [(u32, i32); SLOTS],
     /// Databases that somebody wants for himself, and until when (microseconds since 2000).
     aside: [(u32, i64); SLOTS],
     launcher_pid: i32,
@@ -38,6 +40,7 @@ impl Default for Board {
             wanted: [0; SLOTS],
             wanted_all: false,
             schedulers: [(0, 0); SLOTS],
+            autopilots: [(0, 0); SLOTS],
             aside: [(0, 0); SLOTS],
             launcher_pid: 0,
         }
@@ -104,7 +107,12 @@ pub fn release() {
     for r in board.running.iter_mut().filter(|r| r.pid == pid()) {
         *r = Running::default();
     }
-    for s in board.schedulers.iter_mut().filter(|s| s.1 == pid()) {
+    let Board {
+        schedulers,
+        autopilots,
+        ..
+    } = &mut *board;
+    for s in (schedulers.iter_mut().chain(autopilots)).filter(|s| s.1 == pid()) {
         *s = (0, 0);
     }
     if board.launcher_pid == pid() {
@@ -256,10 +264,14 @@ fn aside_for(db: u32, time_us: i64) {
 /// Asks the scheduler of a database to leave it for a while.
 pub fn set_aside(db: u32) {
     aside_for(db, ASIDE_US);
-    let scheduler = (BOARD.share().schedulers.iter())
-        .find(|s| s.0 == db)
-        .map(|s| s.1);
-    wake(scheduler.unwrap_or(0));
+    let watchers: Vec<i32> = {
+        let board = BOARD.share();
+        (board.schedulers.iter().chain(&board.autopilots))
+            .filter(|s| s.0 == db)
+            .map(|s| s.1)
+            .collect()
+    };
+    watchers.into_iter().for_each(wake);
 }
 
 /// Whether schedulers keep away from a database now.
@@ -302,17 +314,38 @@ pub fn has_scheduler(db: u32) -> bool {
 
 /// Makes this process the scheduler of its database; false when there is one.
 pub fn become_scheduler() -> bool {
-    let mut board = BOARD.exclusive();
-    if board.schedulers.iter().any(|s| s.0 == database()) {
+    take(&mut BOARD.exclusive().schedulers)
+}
+
+/// Makes this process the autopilot of its database; false when there is one.
+pub fn become_autopilot() -> bool {
+    take(&mut BOARD.exclusive().autopilots)
+}
+
+fn take(places: &mut [(u32, i32)]) -> bool {
+    if places.iter().any(|s| s.0 == database()) {
         return false;
     }
-    match board.schedulers.iter_mut().find(|s| s.1 == 0) {
+    match places.iter_mut().find(|s| s.1 == 0) {
         Some(free) => {
             *free = (database(), pid());
             true
         }
         None => false,
     }
+}
+
+/// Whether this database has an autopilot.
+pub fn has_autopilot() -> bool {
+    (BOARD.share().autopilots.iter()).any(|s| s.0 == database() && s.1 != 0)
+}
+
+/// Wakes the autopilot of this database, if it has one: what it may do has changed.
+pub fn wake_autopilot() {
+    let found = (BOARD.share().autopilots.iter())
+        .find(|s| s.0 == database())
+        .map(|s| s.1);
+    wake(found.unwrap_or(0));
 }
 
 fn wake(pid: i32) {

@@ -117,4 +117,4 @@ pub unsafe fn counts(trigger: &pg_sys::Trigger) -> bool {
     unsafe { crate::pg::trigger::is_internal_named(trigger, spare::TRIGGER) }
 }
 
-pub use show::sample;
+pub use show::{partition_totals, sample};

@@ -52,6 +52,20 @@ pub fn sample(database: pg_sys::Oid) -> Option<Vec<Sampled>> {
     Some(all)
 }
 
+/// What was counted of each partition as a whole, with when that began. `None` if nothing is counted.
+pub fn partition_totals(
+    database: pg_sys::Oid,
+) -> Option<std::collections::HashMap<u32, (i64, super::Amounts)>> {
+    if !crate::guc::TRACK_LOAD.get() {
+        return None;
+    }
+    let (entries, _) = memory::read(database.to_u32());
+    let totals = (entries.iter())
+        .filter(|entry| entity::kind(&entry.key) == entity::Kind::Total)
+        .map(|entry| (entry.key.relation(), (entry.since_us, *entry.rates.totals())));
+    Some(totals.collect())
+}
+
 /// Whether the user may know which entities a table has.
 // The constant is narrower than the type in some versions.
 #[allow(clippy::useless_conversion)]

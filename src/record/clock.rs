@@ -21,7 +21,8 @@ pub struct Clock {
 }
 
 fn period_us() -> i64 {
-    crate::failpoint::tick_us().unwrap_or(Level::Minute.width_us())
+    let setting_us = i64::from(crate::guc::HISTORY_INTERVAL_MS.get()) * 1000;
+    crate::failpoint::tick_us().unwrap_or(setting_us.min(Level::Minute.width_us()))
 }
 
 impl Clock {

@@ -15,10 +15,16 @@ const COUNTERS: usize = 9;
 const BLOCKS_ASKED: usize = 7;
 const BLOCKS_HIT: usize = 8;
 
+/// Of what statements were counted to do, mirrors left out: rows written, bytes written, statements that
+/// read, microseconds of CPU.
+const COUNTED: usize = 4;
+
 #[derive(Clone, Debug)]
 struct Leaf {
     table: u32,
     values: [u64; COUNTERS],
+    /// With when counting began; none where nothing is counted.
+    counted: Option<(i64, [u64; COUNTED])>,
     live: i64,
     dead: i64,
     /// The last size known; none if a look at it would always have had to wait.
@@ -50,6 +56,7 @@ struct Row {
     table: u32,
     partition: Option<u32>,
     values: [i64; COUNTERS],
+    counted: Option<[i64; COUNTED]>,
     read_ms: Option<f64>,
     waits: i64,
     grown: Option<i64>,
@@ -166,6 +173,7 @@ fn look(at_us: i64) -> Result<Look> {
                 Leaf {
                     table: row.get::<pg_sys::Oid>(1)?.map_or(0, |oid| oid.to_u32()),
                     values,
+                    counted: None,
                     live: row.get::<i64>(3 + COUNTERS)?.unwrap_or(0),
                     dead: row.get::<i64>(4 + COUNTERS)?.unwrap_or(0),
                     size: None,
@@ -175,6 +183,15 @@ fn look(at_us: i64) -> Result<Look> {
         },
     )?;
     let mut leaves: HashMap<u32, Leaf> = rows.into_iter().collect();
+    // SAFETY: set once, when the process connects.
+    let counted = crate::load::partition_totals(unsafe { pg_sys::MyDatabaseId });
+    if let Some(counted) = &counted {
+        for (relid, leaf) in &mut leaves {
+            // One that nobody has touched yet has no counters.
+            let (since_us, totals) = counted.get(relid).copied().unwrap_or_default();
+            leaf.counted = Some((since_us, counted_of(&totals)));
+        }
+    }
     let relids = leaves.keys().map(|oid| pg_sys::Oid::from(*oid)).collect();
     for (relid, size) in sizes(relids) {
         if let Some(leaf) = leaves.get_mut(&relid) {
@@ -191,6 +208,20 @@ fn look(at_us: i64) -> Result<Look> {
             .collect(),
         leaves,
     })
+}
+
+fn counted_of(totals: &crate::load::Amounts) -> [u64; COUNTED] {
+    use crate::load::Measure::{BytesWritten, CpuUs, Deletes, Inserts, Reads, Updates};
+    let sum = |of: &[crate::load::Measure]| {
+        of.iter()
+            .fold(0u64, |sum, m| sum.saturating_add(totals[*m as usize]))
+    };
+    [
+        sum(&[Inserts, Updates, Deletes]),
+        sum(&[BytesWritten]),
+        sum(&[Reads]),
+        sum(&[CpuUs]),
+    ]
 }
 
 /// Sizes of those that can be had at once. To look takes a lock for a moment: a table that somebody works
@@ -235,6 +266,7 @@ impl Look {
             let changed = row.reset
                 || row.waits > 0
                 || row.grown.unwrap_or(0) != 0
+                || row.counted.is_some_and(|c| c.iter().any(|value| *value > 0))
                 || row.values.iter().any(|value| *value > 0)
                 || then.is_none_or(|then| (then.live, then.dead) != (leaf.live, leaf.dead));
             if changed {
@@ -283,6 +315,25 @@ impl Look {
                 *value = i64::try_from(grown).unwrap_or(i64::MAX);
             }
         }
+        // Two sources, each with resets of its own.
+        if let (Some(then), Some(now)) = (then.counted, leaf.counted) {
+            let sample = |at_us, (epoch, values)| Sample {
+                at_us,
+                epoch,
+                values,
+            };
+            // What began to be counted in between began at zero.
+            let then = if then.0 == 0 { (now.0, then.1) } else { then };
+            let step = history::step(
+                Some(&sample(before.at_us, then)),
+                &sample(self.at_us, now),
+                STRETCH_MAX_US,
+            );
+            if let Step::Delta(delta) = step {
+                row.reset |= delta.reset;
+                row.counted = Some(delta.values.map(|v| i64::try_from(v).unwrap_or(i64::MAX)));
+            }
+        }
         row.read_ms = self.read_ms(before, row.blocks_read());
         row
     }
@@ -302,6 +353,7 @@ impl Row {
     fn total(table: u32) -> Self {
         Row {
             table,
+            counted: Some([0; COUNTED]),
             read_ms: Some(0.0),
             grown: Some(0),
             size: Some(0),
@@ -314,6 +366,12 @@ impl Row {
             *sum = sum.saturating_add(value);
         }
         let known = |a: Option<i64>, b: Option<i64>| Some(a?.saturating_add(b?));
+        self.counted = self.counted.zip(part.counted).map(|(mut a, b)| {
+            for (sum, value) in a.iter_mut().zip(b) {
+                *sum = sum.saturating_add(value);
+            }
+            a
+        });
         self.read_ms = self.read_ms.zip(part.read_ms).map(|(a, b)| a + b);
         self.grown = known(self.grown, part.grown);
         self.size = known(self.size, part.size);
@@ -356,13 +414,19 @@ fn insert(from_us: i64, to_us: i64, rows: &[Row]) -> Result<()> {
     for counter in 0..BLOCKS_ASKED {
         args.push(column(&|r| r.values[counter]).into());
     }
+    for counter in 0..COUNTED {
+        let column = rows.iter().map(|r| r.counted.map(|c| c[counter]));
+        args.push(column.collect::<Vec<Option<i64>>>().into());
+    }
     sql::execute(
         &format!(
             "INSERT INTO shadowpart.partition_history (level, at, covered_ms, relation, partition, read_ms,
                     grown_bytes, size_bytes, reset, lock_waits, live_rows, dead_rows, blks_read, blks_hit,
-                    inserts, updates, deletes, hot_updates, seq_scans, idx_scans, rows_read)
+                    inserts, updates, deletes, hot_updates, seq_scans, idx_scans, rows_read,
+                    counted_rows, counted_bytes, counted_reads, counted_cpu_us)
              SELECT 1, {}, $2, r.*
-               FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20) r",
+               FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                           $21, $22, $23, $24) r",
             time("$1")
         ),
         &args,

@@ -256,6 +256,10 @@ fn partitions() -> String {
         "blks_read",
         "lock_waits",
         "grown_bytes",
+        "counted_rows",
+        "counted_bytes",
+        "counted_reads",
+        "counted_cpu_us",
     ];
     let gauges = ["size_bytes", "live_rows", "dead_rows"];
     format!(
