@@ -23,6 +23,7 @@ CREATE TABLE shadowpart.shadow (
     source name,
     target name NOT NULL,
     requested_by name NOT NULL,
+    origin text NOT NULL DEFAULT 'person' CHECK (origin IN ('person', 'autopilot')),
     state text NOT NULL DEFAULT 'queued',
     goal text NOT NULL,
     phase text,

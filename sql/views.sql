@@ -110,6 +110,11 @@ GRANT EXECUTE ON FUNCTION
     shadowpart.tree(oid),
     shadowpart.sampled(),
     shadowpart.entity_load(),
-    shadowpart.stats_info()
+    shadowpart.stats_info(),
+    shadowpart.set_policy(regclass, jsonb),
+    shadowpart.set_target(text, jsonb),
+    shadowpart.effective_policy(oid, oid),
+    shadowpart.plan(oid),
+    shadowpart.blockers(oid)
     TO PUBLIC;
 REVOKE ALL ON FUNCTION shadow_stats_reset() FROM PUBLIC;

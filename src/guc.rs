@@ -228,7 +228,7 @@ fn autopilot() {
             min,
             max,
             GucContext::Sighup,
-            GucFlags::UNIT_MS | GucFlags::NOT_IN_SAMPLE,
+            GucFlags::UNIT_MS,
         );
     }
 }

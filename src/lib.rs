@@ -3,13 +3,14 @@
 //! This file only wires. Each folder is a concept and says in its `mod.rs` what it owns:
 //! `load` (who reads and writes how much), `planner` (hidden rows stay hidden), `mirror` (writes reach both sides), `pair` (building and
 //! swapping a primary and its shadow), `job` (the background work), `api` (what SQL calls),
-//! `record` (what the load was), `utility` (utility statements that the planner never sees), `pg` (the few wrappers around
+//! `record` (what the load was), `autopilot` (what it will be, and what is done about it), `utility` (utility statements that the planner never sees), `pg` (the few wrappers around
 //! PostgreSQL's C functions that the others share). Dependencies point one way:
-//! api -> job -> pair -> mirror, planner, load -> pg.
+//! autopilot -> api -> job -> pair -> mirror, planner, load -> pg.
 
 use pgrx::prelude::*;
 
 mod api;
+mod autopilot;
 mod failpoint;
 mod guc;
 mod job;
@@ -47,9 +48,14 @@ extension_sql_file!(
     requires = ["record"]
 );
 extension_sql_file!(
+    "../sql/autopilot.sql",
+    name = "autopilot",
+    requires = ["record_views"]
+);
+extension_sql_file!(
     "../sql/views.sql",
     name = "views",
-    requires = ["load", "record_views"],
+    requires = ["load", "record_views", "autopilot"],
     finalize
 );
 #[cfg(feature = "failpoints")]

@@ -9,7 +9,8 @@ use crate::pg::sql;
 use ::autopilot::resource::Resource;
 use pgrx::datum::{DatumWithOid, JsonB};
 use pgrx::pg_sys;
-use predict::{EntityForecast, UnitForecast, calendar::HORIZON_MINUTES};
+use predict::growth::Growth;
+use predict::{EntityForecast, Interval, UnitForecast, calendar::HORIZON_MINUTES};
 use serde_json::json;
 
 /// Entities of each table whose forecasts are stored, those with the most load to come.
@@ -23,7 +24,9 @@ const KEPT_DAYS: i64 = 14;
 
 /// SQL for a time that is a parameter in microseconds since 2000.
 pub fn time(parameter: &str) -> String {
-    format!("(timestamptz '2000-01-01 00:00:00+00' + {parameter}::bigint * interval '1 microsecond')")
+    format!(
+        "(timestamptz '2000-01-01 00:00:00+00' + {parameter}::bigint * interval '1 microsecond')"
+    )
 }
 
 /// A row of the table, but for what is the same for all of one moment.
@@ -68,7 +71,11 @@ pub fn rows(memory: &Memory, units: &[UnitForecast], entities: &[EntityForecast]
         let Some(known) = memory.partitions.get(&partition) else {
             continue;
         };
-        if unit.capacity.is_none() || unit.now.is_none() {
+        // What nobody said is too much is learned of rows alone.
+        if unit.capacity.is_none()
+            || unit.now.is_none()
+            || unit.capacity_learned && resource != resource::LEARNED
+        {
             continue;
         }
         rows.push(Forecast {
@@ -124,6 +131,57 @@ pub fn rows(memory: &Memory, units: &[UnitForecast], entities: &[EntityForecast]
     rows
 }
 
+/// How sure it is that sizes reach what was set for them: a straight line through the last sizes.
+pub fn sizes(memory: &Memory) -> Result<Vec<Forecast>> {
+    let given = super::policy::all()?;
+    let nothing = super::policy::Given::new();
+    let of = |oid: u32| given.get(&oid).unwrap_or(&nothing);
+    let horizon_ms = horizon_ms(memory.predictor.config().trigger_minutes);
+    let mut rows = Vec::new();
+    for (oid, partition) in &memory.partitions {
+        let settings = super::policy::Settings::merged(&[of(*oid), of(partition.relation)]);
+        let (Some(capacity), Some((at_us, size))) =
+            (settings.capacity.size, partition.sizes.back())
+        else {
+            continue;
+        };
+        let points: Vec<(i64, f64)> = partition.sizes.iter().copied().collect();
+        let ahead = Growth::of(&points).map(|growth| growth.at(at_us + horizon_ms * 1000));
+        let ahead = ahead.unwrap_or(Interval {
+            low: *size,
+            mid: *size,
+            high: *size,
+        });
+        rows.push(Forecast {
+            relation: partition.relation,
+            partition: *oid,
+            resource: resource::name(Resource::Size),
+            horizon_ms,
+            load: Some(*size),
+            capacity: Some(capacity),
+            forecast: ahead.mid,
+            low: ahead.low,
+            high: ahead.high,
+            probability: Some(probability_above(&ahead, capacity)),
+            stage: "growth",
+            ..Forecast::default()
+        });
+    }
+    rows.sort_by_key(|row| row.partition);
+    Ok(rows)
+}
+
+/// The probability that a value is above a limit, where one in ten is above `high` and errors are normal
+/// (the logistic function with a factor of 1.702 is within 0.01 of the normal distribution: Bowling et al.,
+/// JIEM 2009).
+fn probability_above(ahead: &Interval, limit: f64) -> f64 {
+    let deviation = (ahead.high - ahead.mid) / 1.2816;
+    if deviation <= 0.0 {
+        return f64::from(u8::from(ahead.mid >= limit));
+    }
+    1.0 / (1.0 + (1.702 * (limit - ahead.mid) / deviation).exp())
+}
+
 /// Stores the forecasts of one moment, in microseconds since 2000: the end of the slot they are made from.
 pub fn store(at_us: i64, rows: &[Forecast]) -> Result<()> {
     if rows.is_empty() {
@@ -132,19 +190,40 @@ pub fn store(at_us: i64, rows: &[Forecast]) -> Result<()> {
     let oid = |oid: u32| pg_sys::Oid::from(oid);
     let args: Vec<DatumWithOid<'_>> = vec![
         at_us.into(),
-        rows.iter().map(|r| oid(r.relation)).collect::<Vec<_>>().into(),
-        rows.iter().map(|r| oid(r.partition)).collect::<Vec<_>>().into(),
-        rows.iter().map(|r| r.entity.clone()).collect::<Vec<_>>().into(),
-        rows.iter().map(|r| Some(r.resource.to_owned())).collect::<Vec<_>>().into(),
+        rows.iter()
+            .map(|r| oid(r.relation))
+            .collect::<Vec<_>>()
+            .into(),
+        rows.iter()
+            .map(|r| oid(r.partition))
+            .collect::<Vec<_>>()
+            .into(),
+        rows.iter()
+            .map(|r| r.entity.clone())
+            .collect::<Vec<_>>()
+            .into(),
+        rows.iter()
+            .map(|r| Some(r.resource.to_owned()))
+            .collect::<Vec<_>>()
+            .into(),
         rows.iter().map(|r| r.horizon_ms).collect::<Vec<_>>().into(),
         rows.iter().map(|r| r.load).collect::<Vec<_>>().into(),
         rows.iter().map(|r| r.capacity).collect::<Vec<_>>().into(),
         rows.iter().map(|r| r.forecast).collect::<Vec<_>>().into(),
         rows.iter().map(|r| r.low).collect::<Vec<_>>().into(),
         rows.iter().map(|r| r.high).collect::<Vec<_>>().into(),
-        rows.iter().map(|r| r.probability).collect::<Vec<_>>().into(),
-        rows.iter().map(|r| Some(r.stage.to_owned())).collect::<Vec<_>>().into(),
-        rows.iter().map(|r| r.drivers.clone().map(|d| d.to_string())).collect::<Vec<_>>().into(),
+        rows.iter()
+            .map(|r| r.probability)
+            .collect::<Vec<_>>()
+            .into(),
+        rows.iter()
+            .map(|r| Some(r.stage.to_owned()))
+            .collect::<Vec<_>>()
+            .into(),
+        rows.iter()
+            .map(|r| r.drivers.clone().map(|d| d.to_string()))
+            .collect::<Vec<_>>()
+            .into(),
     ];
     sql::execute(
         &format!(
@@ -207,10 +286,13 @@ pub fn judge(memory: &Memory) -> Result<()> {
         // Forecasts are made at the end of a slot, the newest that they know.
         let after = calendar.slot(at_us - 1);
         let until = calendar.slot((at_us + horizon_ms * 1000 - 1).max(at_us));
-        let flow = resource::FLOWS.iter().position(|r| resource::name(*r) == resource);
+        let flow = resource::FLOWS
+            .iter()
+            .position(|r| resource::name(*r) == resource);
         let (value, crossing) = match (entity, flow) {
             (Some(entity), _) => {
-                let slots = ((horizon_ms * 1000 + calendar.step_us() / 2) / calendar.step_us()).max(1);
+                let slots =
+                    ((horizon_ms * 1000 + calendar.step_us() / 2) / calendar.step_us()).max(1);
                 let id = series::entity_id(relation, &entity);
                 (memory.entity_load(id, after + slots), None)
             }
@@ -219,13 +301,18 @@ pub fn judge(memory: &Memory) -> Result<()> {
                 None => (None, None),
             },
             (None, None) => {
-                let size = (memory.partitions.get(&partition)).and_then(|p| p.sizes.back().map(|s| s.1));
+                let size =
+                    (memory.partitions.get(&partition)).and_then(|p| p.sizes.back().map(|s| s.1));
                 (size, None)
             }
         };
         ids.push(id);
         actual.push(value);
-        crossed.push(value.zip(capacity).map(|(value, capacity)| value >= capacity));
+        crossed.push(
+            value
+                .zip(capacity)
+                .map(|(value, capacity)| value >= capacity),
+        );
         crossed_us.push(crossing.map(|slot| calendar.start_us(slot + 1)));
         excluded.push(ours);
     }
@@ -241,7 +328,13 @@ pub fn judge(memory: &Memory) -> Result<()> {
               WHERE p.ctid = u.id::tid",
             time("u.crossed_us")
         ),
-        &[ids.into(), actual.into(), crossed.into(), crossed_us.into(), excluded.into()],
+        &[
+            ids.into(),
+            actual.into(),
+            crossed.into(),
+            crossed_us.into(),
+            excluded.into(),
+        ],
     )?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::resource;
 use super::series::{self, FLOWS, Slot};
 use ::autopilot::resource::Resource;
 use predict::{Calendar, Config, Predictor};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// Entities that are followed one by one; 9 kB each with slots of five minutes.
 pub const ENTITIES_MAX: usize = 10_000;
@@ -50,6 +50,8 @@ pub struct Memory {
     pub partitions: HashMap<u32, Partition>,
     /// The slot that comes next.
     pub next: Option<i64>,
+    /// Stretches that the predictor was told not to learn from: unit, begin and end in microseconds.
+    pub excluded: HashSet<(u64, i64, i64)>,
 }
 
 /// What the settings say the grid is, and what is predicted on it.
@@ -74,6 +76,7 @@ impl Memory {
             entities: HashMap::new(),
             partitions: HashMap::new(),
             next: None,
+            excluded: HashSet::new(),
         }
     }
 
@@ -124,7 +127,11 @@ impl Memory {
                 *old += NEWEST * (new - *old);
             }
             entity.recent.push_back((number, new[0]));
-            while entity.recent.front().is_some_and(|(at, _)| *at <= number - kept) {
+            while entity
+                .recent
+                .front()
+                .is_some_and(|(at, _)| *at <= number - kept)
+            {
                 entity.recent.pop_front();
             }
             entity_loads.push((*id, new[0]));
@@ -156,7 +163,8 @@ impl Memory {
                 }
                 // Units exist before their first load, or it would be dropped.
                 for resource in &resource::FLOWS {
-                    self.predictor.set_unit(series::unit_id(load.partition, *resource), None, &[]);
+                    self.predictor
+                        .set_unit(series::unit_id(load.partition, *resource), None, &[]);
                 }
             }
             let partition = self.partitions.entry(load.partition).or_default();
@@ -177,7 +185,11 @@ impl Memory {
             let rates = loads.get(oid).copied().unwrap_or_default();
             partition.rates = rates;
             partition.recent.push_back((number, rates));
-            while partition.recent.front().is_some_and(|(at, _)| *at <= number - kept) {
+            while partition
+                .recent
+                .front()
+                .is_some_and(|(at, _)| *at <= number - kept)
+            {
                 partition.recent.pop_front();
             }
             for (resource, rate) in resource::FLOWS.iter().zip(rates) {
@@ -188,7 +200,12 @@ impl Memory {
     }
 
     fn forget(&mut self, idle_since: i64) {
-        let Memory { predictor, entities, partitions, .. } = self;
+        let Memory {
+            predictor,
+            entities,
+            partitions,
+            ..
+        } = self;
         entities.retain(|id, entity| {
             let keep = entity.active > idle_since;
             if !keep {
@@ -207,20 +224,13 @@ impl Memory {
         });
     }
 
-    /// Entities that were last seen in a partition.
-    pub fn members(&self, partition: u32) -> Vec<u64> {
-        let mut ids: Vec<u64> = (self.entities.iter())
-            .filter(|(_, entity)| entity.partition == partition)
-            .map(|(id, _)| *id)
-            .collect();
-        ids.sort_unstable();
-        ids
-    }
-
     /// Rows per second that an entity wrote in a slot.
     pub fn entity_load(&self, id: u64, slot: i64) -> Option<f64> {
         let recent = &self.entities.get(&id)?.recent;
-        recent.iter().find(|(at, _)| *at == slot).map(|(_, load)| *load)
+        recent
+            .iter()
+            .find(|(at, _)| *at == slot)
+            .map(|(_, load)| *load)
     }
 
     /// What became of a forecast: the largest averaged load of the slots after one up to another, and the
@@ -241,7 +251,8 @@ impl Memory {
             let window = (recent.iter())
                 .filter(|(at, _)| *at > slot - smooth && *at <= slot)
                 .filter_map(|(_, rates)| rates.get(flow));
-            let (sum, count) = window.fold((0.0, 0u32), |(sum, count), rate| (sum + rate, count + 1));
+            let (sum, count) =
+                window.fold((0.0, 0u32), |(sum, count), rate| (sum + rate, count + 1));
             if count == 0 {
                 continue;
             }
@@ -252,7 +263,10 @@ impl Memory {
             }
         }
         // Half of the stretch has to be known for what was not seen not to matter much.
-        let known = recent.iter().filter(|(at, _)| *at > after && *at <= until).count() as i64;
+        let known = recent
+            .iter()
+            .filter(|(at, _)| *at > after && *at <= until)
+            .count() as i64;
         (2 * known >= until - after).then_some((peak?, crossed))
     }
 }

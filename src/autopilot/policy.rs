@@ -1,13 +1,13 @@
 //! Settings of tables, of partitions and of targets: checked when they are set, merged when they are read.
 
 use super::resource;
-use ::autopilot::policy::{Mode, Policy, QuietHours};
-use ::autopilot::resource::Capacities;
-use ::autopilot::selection::Rules;
 use crate::api::{as_superuser, checks, require_preload};
 use crate::guc;
 use crate::pg::error::{Error, Result, or_raise};
 use crate::pg::sql;
+use ::autopilot::policy::{Mode, Policy, QuietHours};
+use ::autopilot::resource::Capacities;
+use ::autopilot::selection::Rules;
 use pgrx::datum::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
@@ -58,12 +58,9 @@ pub struct Settings {
 }
 
 fn refuse(message: String, detail: &str, hint: &str) -> Error {
-    Error::new(
-        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-        message,
-    )
-    .detail(detail)
-    .hint(hint)
+    Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+        .detail(detail)
+        .hint(hint)
 }
 
 fn number(given: &Given, name: &str) -> Option<f64> {
@@ -103,7 +100,14 @@ fn check(name: &str, value: &Value) -> Result<()> {
         ))
     };
     match name {
-        "autopilot" if matches!(value.as_str(), Some("off" | "advise" | "shadow" | "migrate")) => Ok(()),
+        "autopilot"
+            if matches!(
+                value.as_str(),
+                Some("off" | "advise" | "shadow" | "migrate")
+            ) =>
+        {
+            Ok(())
+        }
         "autopilot" => Err(refuse(
             "autopilot must be off, advise, shadow or migrate".to_owned(),
             &format!("It is {value}."),
@@ -154,7 +158,10 @@ fn check_together(settings: &Settings) -> Result<()> {
     if settings.shadow_threshold > settings.threshold {
         return Err(refuse(
             "shadow_threshold must not be above threshold".to_owned(),
-            &format!("They are {} and {}.", settings.shadow_threshold, settings.threshold),
+            &format!(
+                "They are {} and {}.",
+                settings.shadow_threshold, settings.threshold
+            ),
             "A shadow has to be there before it can be swapped.",
         ));
     }
@@ -185,8 +192,12 @@ impl Settings {
         });
         Settings {
             // Off for all is off.
-            autopilot: if autopilot == "off" { autopilot } else { text("autopilot").unwrap_or(autopilot) }
-                .to_owned(),
+            autopilot: if autopilot == "off" {
+                autopilot
+            } else {
+                text("autopilot").unwrap_or(autopilot)
+            }
+            .to_owned(),
             capacity,
             threshold: float("threshold", 0.7),
             shadow_threshold: float("shadow_threshold", 0.4),
@@ -198,9 +209,14 @@ impl Settings {
             entity_cooldown_ms: float("entity_cooldown_ms", day_ms) as i64,
             decommission_after_ms: float("decommission_after_ms", day_ms / 12.0) as i64,
             quiet: text("quiet_hours").and_then(hours),
-            quiet_reactive: find("quiet_reactive").and_then(Value::as_bool).unwrap_or(false),
+            quiet_reactive: find("quiet_reactive")
+                .and_then(Value::as_bool)
+                .unwrap_or(false),
             targets: find("targets").and_then(Value::as_array).map(|list| {
-                list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+                list.iter()
+                    .filter_map(Value::as_str)
+                    .map(str::to_owned)
+                    .collect()
             }),
         }
     }
@@ -225,7 +241,10 @@ impl Settings {
             unit_cooldown_us: self.cooldown_ms * 1000,
             shadow_cooldown_us: self.cooldown_ms * 1000,
             entity_cooldown_us: self.entity_cooldown_ms * 1000,
-            quiet_hours: (self.quiet).map(|(from_minute, to_minute)| QuietHours { from_minute, to_minute }),
+            quiet_hours: (self.quiet).map(|(from_minute, to_minute)| QuietHours {
+                from_minute,
+                to_minute,
+            }),
             quiet_reactive: self.quiet_reactive,
             ..general
         }
@@ -238,12 +257,22 @@ impl Settings {
         put("autopilot", self.autopilot.as_str().into());
         for (resource, capacity) in self.capacity.iter() {
             // Only where there is a day that repeats itself can a capacity be learned from it.
-            let unknown = if *resource::LEARNED == resource { "learned" } else { "unlimited" };
-            put(resource::name(resource), capacity.map_or_else(|| unknown.into(), Value::from));
+            let unknown = if *resource::LEARNED == resource {
+                "learned"
+            } else {
+                "unlimited"
+            };
+            put(
+                resource::name(resource),
+                capacity.map_or_else(|| unknown.into(), Value::from),
+            );
         }
         put("threshold", self.threshold.into());
         put("shadow_threshold", self.shadow_threshold.into());
-        put("ticks", format!("{} of {}", self.ticks.0, self.ticks.1).into());
+        put(
+            "ticks",
+            format!("{} of {}", self.ticks.0, self.ticks.1).into(),
+        );
         put("reactive", self.reactive.into());
         put("relief", self.relief.into());
         put("release", self.release.into());
@@ -251,11 +280,19 @@ impl Settings {
         put("entity_cooldown_ms", self.entity_cooldown_ms.into());
         put("decommission_after_ms", self.decommission_after_ms.into());
         let clock = |m: u16| format!("{:02}:{:02}", m / 60, m % 60);
-        let quiet = self.quiet.map(|(from, to)| format!("{}-{}", clock(from), clock(to)));
-        put("quiet_hours", quiet.unwrap_or_else(|| "none".to_owned()).into());
+        let quiet = self
+            .quiet
+            .map(|(from, to)| format!("{}-{}", clock(from), clock(to)));
+        put(
+            "quiet_hours",
+            quiet.unwrap_or_else(|| "none".to_owned()).into(),
+        );
         put("quiet_reactive", self.quiet_reactive.into());
         let targets = self.targets.as_ref().map(|t| t.join(", "));
-        put("targets", targets.unwrap_or_else(|| "all".to_owned()).into());
+        put(
+            "targets",
+            targets.unwrap_or_else(|| "all".to_owned()).into(),
+        );
         Value::Object(map)
     }
 }
@@ -298,7 +335,9 @@ pub fn all() -> Result<HashMap<u32, Given>> {
         |row| Ok((row.get::<pg_sys::Oid>(1)?, row.get::<JsonB>(2)?)),
     )?;
     let known = rows.into_iter().filter_map(|(subject, settings)| {
-        let Value::Object(given) = settings?.0 else { return None };
+        let Value::Object(given) = settings?.0 else {
+            return None;
+        };
         Some((subject?.to_u32(), given))
     });
     Ok(known.collect())
@@ -312,8 +351,13 @@ pub fn targets() -> Result<HashMap<String, Capacities>> {
         |row| Ok((row.get::<String>(1)?, row.get::<JsonB>(2)?)),
     )?;
     let known = rows.into_iter().filter_map(|(name, settings)| {
-        let Value::Object(given) = settings?.0 else { return None };
-        Some((name?, Capacities::from_fn(|r| number(&given, resource::name(r)))))
+        let Value::Object(given) = settings?.0 else {
+            return None;
+        };
+        Some((
+            name?,
+            Capacities::from_fn(|r| number(&given, resource::name(r))),
+        ))
     });
     Ok(known.collect())
 }
@@ -365,7 +409,10 @@ fn set_policy(relation: Option<pg_sys::Oid>, settings: Option<JsonB>) {
                     PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
                     format!("{name} cannot be set of a partition"),
                 )
-                .detail(format!("{} is a partition; partitions have capacities of their own.", table.name))
+                .detail(format!(
+                    "{} is a partition; partitions have capacities of their own.",
+                    table.name
+                ))
                 .hint("Set it of the managed table."));
             }
         }
@@ -376,13 +423,19 @@ fn set_policy(relation: Option<pg_sys::Oid>, settings: Option<JsonB>) {
         }
         as_superuser(|| {
             // Two that set different things at the same time must not forget one of them.
-            sql::execute("LOCK TABLE shadowpart.policy IN SHARE ROW EXCLUSIVE MODE", &[])?;
+            sql::execute(
+                "LOCK TABLE shadowpart.policy IN SHARE ROW EXCLUSIVE MODE",
+                &[],
+            )?;
             let mut given = all()?;
             let of_table = given.get(&root.to_u32()).cloned().unwrap_or_default();
             let merged = merge(given.remove(&relid.to_u32()).unwrap_or_default(), new);
             check_together(&Settings::merged(&[&merged, &of_table]))?;
             if merged.is_empty() {
-                sql::execute("DELETE FROM shadowpart.policy WHERE subject = $1", &[relid.into()])?;
+                sql::execute(
+                    "DELETE FROM shadowpart.policy WHERE subject = $1",
+                    &[relid.into()],
+                )?;
             } else {
                 sql::execute(
                     "INSERT INTO shadowpart.policy (subject, relation, settings) VALUES ($1, $2, $3)
@@ -392,7 +445,10 @@ fn set_policy(relation: Option<pg_sys::Oid>, settings: Option<JsonB>) {
             }
             Ok(())
         })?;
-        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, crate::job::shared::wake_autopilot);
+        pgrx::register_xact_callback(
+            pgrx::PgXactCallbackEvent::Commit,
+            crate::job::shared::wake_autopilot,
+        );
         Ok(())
     })());
 }
@@ -425,7 +481,10 @@ fn set_target(tablespace: Option<String>, settings: Option<JsonB>) {
         }
         let name = tablespace.unwrap_or_default();
         let Some(settings) = settings else {
-            sql::execute("DELETE FROM shadowpart.target WHERE tablespace = $1::name", &[name.into()])?;
+            sql::execute(
+                "DELETE FROM shadowpart.target WHERE tablespace = $1::name",
+                &[name.into()],
+            )?;
             return Ok(());
         };
         checks::tablespace_exists(&name)?;
@@ -439,7 +498,10 @@ fn set_target(tablespace: Option<String>, settings: Option<JsonB>) {
              ON CONFLICT (tablespace) DO UPDATE SET settings = excluded.settings",
             &[name.into(), settings.into()],
         )?;
-        pgrx::register_xact_callback(pgrx::PgXactCallbackEvent::Commit, crate::job::shared::wake_autopilot);
+        pgrx::register_xact_callback(
+            pgrx::PgXactCallbackEvent::Commit,
+            crate::job::shared::wake_autopilot,
+        );
         Ok(())
     })());
 }

@@ -14,7 +14,10 @@ pub fn name(resource: Resource) -> &'static str {
 }
 
 pub fn of(name: &str) -> Option<Resource> {
-    Resource::ALL.iter().copied().find(|resource| self::name(*resource) == name)
+    Resource::ALL
+        .iter()
+        .copied()
+        .find(|resource| self::name(*resource) == name)
 }
 
 /// Resources that flow, in the order of their series; the size does not.

@@ -3,9 +3,9 @@
 //! A slot is made of the rows of the history whose middle lies in it. Rows of five minutes serve where slots
 //! are no finer and the rows are there; the newest slots are made of minutes, as they come.
 
-use ::autopilot::resource::Resource;
 use crate::pg::error::Result;
 use crate::pg::sql;
+use ::autopilot::resource::Resource;
 use ::load::history::Level;
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -44,7 +44,8 @@ pub struct Slot {
 }
 
 /// SQL for the number of the slot that the middle of a row lies in; `$1` is the width in microseconds.
-const SLOT: &str = "(floor((extract(epoch FROM h.at - timestamptz '2000-01-01 00:00:00+00') * 1000000
+const SLOT: &str =
+    "(floor((extract(epoch FROM h.at - timestamptz '2000-01-01 00:00:00+00') * 1000000
                     + h.covered_ms * 500) / $1::bigint))::bigint";
 
 /// What both questions are asked with: width, level, begin and end of the rows, first and last slot.
@@ -59,7 +60,10 @@ fn arguments(
         width_us.into(),
         minutes.into(),
         // Rows may begin before the slot that their middle lies in.
-        first.saturating_mul(width_us).saturating_sub(level.width_us()).into(),
+        first
+            .saturating_mul(width_us)
+            .saturating_sub(level.width_us())
+            .into(),
         last.saturating_add(1).saturating_mul(width_us).into(),
         first.into(),
         last.into(),
@@ -227,6 +231,9 @@ pub fn entity_id(relation: u32, entity: &str) -> u64 {
 
 /// A number for a resource of a partition.
 pub fn unit_id(partition: u32, resource: Resource) -> u64 {
-    let place = Resource::ALL.iter().position(|r| *r == resource).unwrap_or(0) as u64;
+    let place = Resource::ALL
+        .iter()
+        .position(|r| *r == resource)
+        .unwrap_or(0) as u64;
     u64::from(partition) << 8 | place
 }

@@ -106,8 +106,13 @@ impl Pilot {
 
     /// How long nothing is due: a slot may end, or somebody may set the latch.
     fn rest(&self) -> Duration {
-        let step_us = self.memory.step_us().min(i64::from(guc::PREDICT_INTERVAL_MS.get()) * 1000);
-        PAUSE.min(Duration::from_micros((step_us / 4).max(20_000).unsigned_abs()))
+        let step_us = self
+            .memory
+            .step_us()
+            .min(i64::from(guc::PREDICT_INTERVAL_MS.get()) * 1000);
+        PAUSE.min(Duration::from_micros(
+            (step_us / 4).max(20_000).unsigned_abs(),
+        ))
     }
 
     /// Does what is due. False: there is nothing to watch.
@@ -126,7 +131,9 @@ impl Pilot {
         }
         self.advance()?;
         let now_us = record::now_us();
-        self.predict_us = self.predict_us.min(now_us + i64::from(guc::PREDICT_INTERVAL_MS.get()) * 1000);
+        self.predict_us = self
+            .predict_us
+            .min(now_us + i64::from(guc::PREDICT_INTERVAL_MS.get()) * 1000);
         if now_us >= self.predict_us {
             self.predict_us = now_us + i64::from(guc::PREDICT_INTERVAL_MS.get()) * 1000;
             self.predict()?;
@@ -165,7 +172,10 @@ impl Pilot {
         let late_us = 2 * i64::from(guc::HISTORY_INTERVAL_MS.get()) * 1000;
         let now_us = record::now_us();
         let (coarse_us, fine_us) = step(|| {
-            Ok((series::newest_us(series::level_of(step_us))?, series::newest_us(Level::Minute)?))
+            Ok((
+                series::newest_us(series::level_of(step_us))?,
+                series::newest_us(Level::Minute)?,
+            ))
         })?;
         // A slot is over when rows behind its end are there, or should be.
         let over = |slot: i64| {
@@ -196,7 +206,7 @@ impl Pilot {
     }
 
     fn retrain(&mut self) -> Result<()> {
-        step(|| exclude_changed(&mut self.memory))?;
+        exclude_changed(&mut self.memory)?;
         self.refresh_units()?;
         let verdict = self.memory.predictor.retrain();
         self.save(&verdict)
@@ -235,13 +245,12 @@ impl Pilot {
             for resource in resource::FLOWS {
                 let unit = series::unit_id(*oid, resource);
                 let capacity = *settings.capacity.get(resource);
-                if capacity.is_none() && resource != *resource::LEARNED {
-                    // Nobody said what is too much, and nothing is learned.
-                    self.memory.predictor.remove_unit(unit);
-                    continue;
-                }
                 // Shares are shares of rows; those of other resources are not followed.
-                let ids = if resource == Resource::WriteRows { ids.as_slice() } else { &[] };
+                let ids = if resource == Resource::WriteRows {
+                    ids.as_slice()
+                } else {
+                    &[]
+                };
                 self.memory.predictor.set_unit(unit, capacity, ids);
             }
         }
@@ -250,6 +259,7 @@ impl Pilot {
 
     fn predict(&mut self) -> Result<()> {
         self.refresh_units()?;
+        exclude_changed(&mut self.memory)?;
         let Some(newest) = self.memory.predictor.newest() else {
             return Ok(());
         };
@@ -282,14 +292,20 @@ fn exclude_changed(memory: &mut Memory) -> Result<()> {
         horizon_us: forecasts::horizon_ms(memory.predictor.config().trigger_minutes) * 1000,
         settle_us: day_us,
     };
-    let events = super::seen::changes(record::now_us() - REPLAY_DAYS * day_us)?;
+    let events = step(|| super::seen::changes(record::now_us() - REPLAY_DAYS * day_us))?;
     for window in ::autopilot::training::excluded_windows(&events, reach) {
         let Ok(partition) = window.unit.parse::<u32>() else {
             continue;
         };
         for resource in resource::FLOWS {
-            let unit = series::unit_id(partition, resource);
-            memory.predictor.exclude(unit, window.from_us, window.to_us);
+            let window = (
+                series::unit_id(partition, resource),
+                window.from_us,
+                window.to_us,
+            );
+            if memory.excluded.insert(window) {
+                memory.predictor.exclude(window.0, window.1, window.2);
+            }
         }
     }
     Ok(())

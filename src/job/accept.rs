@@ -48,7 +48,8 @@ pub struct New {
     pub waiter_pid: Option<i32>,
 }
 
-fn create(new: &New) -> Result<Answer> {
+/// Makes a shadow that was asked for, in the caller's transaction.
+pub fn create(new: &New) -> Result<Answer> {
     // One request for a table at a time: two for the same entity would else both find nobody there.
     sql::execute(
         "LOCK TABLE shadowpart.shadow IN SHARE ROW EXCLUSIVE MODE",
@@ -304,7 +305,8 @@ pub fn key_columns(leaf: pg_sys::Oid) -> Result<Vec<String>> {
     })
 }
 
-fn command(
+/// Gives a shadow another goal, in the caller's transaction.
+pub fn command(
     id: i64,
     goal: &str,
     max_stall_ms: Option<i32>,

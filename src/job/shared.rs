@@ -28,6 +28,8 @@ pub struct Board {
     schedulers: [(u32, i32); SLOTS],
     /// Databases that have an autopilot, with its pid.
     autopilots: [(u32, i32); SLOTS],
+    /// Which of them are to look at once: a setting has changed.
+    hurry: [bool; SLOTS],
     /// Databases that somebody wants for himself, and until when (microseconds since 2000).
     aside: [(u32, i64); SLOTS],
     launcher_pid: i32,
@@ -41,6 +43,7 @@ impl Default for Board {
             wanted_all: false,
             schedulers: [(0, 0); SLOTS],
             autopilots: [(0, 0); SLOTS],
+            hurry: [false; SLOTS],
             aside: [(0, 0); SLOTS],
             launcher_pid: 0,
         }
@@ -342,10 +345,22 @@ pub fn has_autopilot() -> bool {
 
 /// Wakes the autopilot of this database, if it has one: what it may do has changed.
 pub fn wake_autopilot() {
-    let found = (BOARD.share().autopilots.iter())
-        .find(|s| s.0 == database())
-        .map(|s| s.1);
+    let found = {
+        let mut board = BOARD.exclusive();
+        let place = board.autopilots.iter().position(|s| s.0 == database());
+        place.map(|place| {
+            board.hurry[place] = true;
+            board.autopilots[place].1
+        })
+    };
     wake(found.unwrap_or(0));
+}
+
+/// Whether this process, the autopilot of its database, was woken since it last asked.
+pub fn take_hurry() -> bool {
+    let mut board = BOARD.exclusive();
+    let place = board.autopilots.iter().position(|s| s.1 == pid());
+    place.is_some_and(|place| std::mem::take(&mut board.hurry[place]))
 }
 
 fn wake(pid: i32) {

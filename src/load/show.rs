@@ -62,7 +62,12 @@ pub fn partition_totals(
     let (entries, _) = memory::read(database.to_u32());
     let totals = (entries.iter())
         .filter(|entry| entity::kind(&entry.key) == entity::Kind::Total)
-        .map(|entry| (entry.key.relation(), (entry.since_us, *entry.rates.totals())));
+        .map(|entry| {
+            (
+                entry.key.relation(),
+                (entry.since_us, *entry.rates.totals()),
+            )
+        });
     Some(totals.collect())
 }
 

@@ -2,6 +2,7 @@
 //! a background worker can survive, deadlines, latches, SQL with parameters, and errors with
 //! SQLSTATE, detail and hint. Nothing here knows what a shadow is.
 
+pub mod disk;
 pub mod error;
 pub mod latch;
 pub mod list;

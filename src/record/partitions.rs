@@ -266,7 +266,9 @@ impl Look {
             let changed = row.reset
                 || row.waits > 0
                 || row.grown.unwrap_or(0) != 0
-                || row.counted.is_some_and(|c| c.iter().any(|value| *value > 0))
+                || row
+                    .counted
+                    .is_some_and(|c| c.iter().any(|value| *value > 0))
                 || row.values.iter().any(|value| *value > 0)
                 || then.is_none_or(|then| (then.live, then.dead) != (leaf.live, leaf.dead));
             if changed {

@@ -195,7 +195,8 @@ impl Predictor {
             if unit.excluded.len() >= EXCLUDED_MAX {
                 unit.excluded.remove(0);
             }
-            unit.excluded.push((calendar.slot(from_us), calendar.slot(to_us)));
+            unit.excluded
+                .push((calendar.slot(from_us), calendar.slot(to_us)));
         }
     }
 
@@ -271,7 +272,10 @@ impl Predictor {
                 .loads
                 .view(*id)
                 .and_then(|view| view.mean(0, self.config.smooth_slots()));
-            let ratio = unit.capacity.zip(now).map_or(0.0, |(capacity, now)| now / capacity);
+            let ratio = unit
+                .capacity
+                .zip(now)
+                .map_or(0.0, |(capacity, now)| now / capacity);
             let value = now.unwrap_or(0.0);
             UnitForecast {
                 unit: *id,
@@ -286,7 +290,11 @@ impl Predictor {
                 },
                 probability: (ratio / 2.0).clamp(0.0, 0.5),
                 stage: Stage::Reactive,
-                alarm: if ratio >= 0.95 { Alarm::Reactive } else { Alarm::None },
+                alarm: if ratio >= 0.95 {
+                    Alarm::Reactive
+                } else {
+                    Alarm::None
+                },
                 warm: ratio >= 0.8,
                 drivers: Vec::new(),
             }
