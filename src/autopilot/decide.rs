@@ -71,6 +71,11 @@ impl Decider {
         self.due_us = i64::MIN;
     }
 
+    /// A setting has changed: it looks at once.
+    pub fn hurry(&mut self) {
+        self.due_us = i64::MIN;
+    }
+
     /// Decides if it is time to.
     pub fn work(&mut self, memory: &Memory) -> Result<()> {
         let now_us = record::now_us();

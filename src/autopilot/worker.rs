@@ -84,7 +84,10 @@ impl Pilot {
 
     fn run(&mut self) {
         loop {
-            launcher::reload_if_asked();
+            if launcher::reload_if_asked() {
+                // It may have been switched off.
+                self.decider.hurry();
+            }
             if guc::PREDICT_INTERVAL_MS.get() == 0 || shared::leaves() {
                 return;
             }

@@ -76,14 +76,16 @@ pub fn harden(application: &std::ffi::CStr, lock_timeout: &std::ffi::CStr) {
     }
 }
 
-/// Reads the configuration again if asked to.
-pub fn reload_if_asked() {
+/// Reads the configuration again if asked to; whether it was.
+pub fn reload_if_asked() -> bool {
     // SAFETY: what every worker's main loop does.
     unsafe {
-        if pg_sys::ConfigReloadPending != 0 {
+        let asked = pg_sys::ConfigReloadPending != 0;
+        if asked {
             pg_sys::ConfigReloadPending = 0;
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
+        asked
     }
 }
 

@@ -1,0 +1,111 @@
+//! What is done about it: a load rises, a shadow comes, grows and is swapped; a load falls, and it goes.
+
+use super::*;
+
+fn done(session: &mut Session, action: &str, outcome: &str) -> Result<i64> {
+    session.number(&format!(
+        "SELECT count(*) FROM shadow_decisions WHERE executed AND action = '{action}' AND outcome = '{outcome}'"
+    ))
+}
+
+/// The reactive rule moves the entity that causes the load; nothing is lost meanwhile.
+#[test]
+fn a_saturated_partition_is_relieved() {
+    scenario(quick(), |server| {
+        let mut session = prepare(server)?;
+        session.run(
+            "SELECT shadow_set_policy('orders', autopilot => 'migrate', write_rows_s => 200, cooldown => '1 min')",
+        )?;
+        let load = Load::start(server)?;
+        for tenant in 2..=5 {
+            load.set(tenant, 15);
+        }
+        load.set(1, 250);
+        eventually("it is migrated", SOON, || {
+            Ok(done(&mut session, "swap", "migrated")? > 0)
+        })?;
+        let row = session
+            .rows("SELECT entities::text, target::text, state FROM shadow_status ORDER BY id")?;
+        ensure!(
+            row.len() == 1 && row[0][0].as_deref() == Some("{1}"),
+            "{row:?}"
+        );
+        ensure!(row[0][1].as_deref() == Some("fast"), "{row:?}");
+        let place = session.value("SELECT tablespace FROM shadow_route('orders', 1)")?;
+        ensure!(place == "fast", "{place}");
+        // It stays so: one migration, not one after the other.
+        std::thread::sleep(Duration::from_secs(5));
+        ensure!(session.number("SELECT count(*) FROM shadow_status")? == 1);
+        let written = load.stop()?;
+        ensure!(session.number("SELECT count(*) FROM orders")? == 20_000 + written as i64);
+        ensure!(session.number("SELECT count(*) FROM shadow_verify(1)")? == 0);
+        ensure!(
+            !server.log().contains("shadowpart autopilot: "),
+            "no errors"
+        );
+        Ok(())
+    });
+}
+
+/// In mode shadow a shadow is made and, when the load falls, taken away; nothing is swapped.
+#[test]
+fn a_shadow_comes_and_goes() {
+    scenario(quick(), |server| {
+        let mut session = prepare(server)?;
+        session.run(
+            "SELECT shadow_set_policy('orders', autopilot => 'shadow', write_rows_s => 200, cooldown => '2 s',
+                entity_cooldown => '1 s', decommission_after => '3 s')",
+        )?;
+        let load = Load::start(server)?;
+        load.set(1, 250);
+        load.set(2, 10);
+        eventually("its shadow is ready", SOON, || {
+            Ok(done(&mut session, "create_shadow", "ready")? > 0)
+        })?;
+        load.set(1, 1);
+        eventually("it is dropped", SOON, || {
+            Ok(done(&mut session, "drop_shadow", "dropped")? > 0)
+        })?;
+        ensure!(session.value("SELECT string_agg(state, ',') FROM shadow_status")? == "dropped");
+        ensure!(session.number("SELECT count(*) FROM shadow_history WHERE event = 'swap'")? == 0);
+        load.stop()?;
+        Ok(())
+    });
+}
+
+/// What a person made is left alone, and the kill switch stops what is under way at once.
+#[test]
+fn people_come_first() {
+    scenario(
+        quick().set("shadowpart.copy_rate_limit", "100kB"),
+        |server| {
+            let mut session = prepare(server)?;
+            // Enough to copy for a while.
+            session.run("INSERT INTO orders SELECT 1, g, repeat('x', 200) FROM generate_series(100001, 120000) g")?;
+            session.run("SELECT shadow_create('orders', 6, tablespace => 'fast')")?;
+            session.run(
+                "SELECT shadow_set_policy('orders', autopilot => 'migrate', write_rows_s => 100)",
+            )?;
+            let load = Load::start(server)?;
+            load.set(6, 150);
+            load.set(1, 150);
+            eventually("a shadow is begun", SOON, || {
+                Ok(done(&mut session, "create_shadow", "started")? > 0)
+            })?;
+            server.configure("shadowpart.autopilot", "off")?;
+            server.reload()?;
+            eventually("it is stopped", SOON, || {
+                Ok(session.value(
+                "SELECT coalesce(string_agg(state, ',' ORDER BY id), '') FROM shadow_status WHERE id > 1",
+            )? == "cancelled")
+            })?;
+            // The person's stands as it stood.
+            ensure!(
+                session.value("SELECT state || ' ' || goal FROM shadow_status WHERE id = 1")?
+                    == "ready ready"
+            );
+            load.stop()?;
+            Ok(())
+        },
+    );
+}
