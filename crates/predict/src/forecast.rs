@@ -78,6 +78,8 @@ pub struct UnitForecast {
     pub capacity: Option<f64>,
     /// The capacity was learned from the unit's past.
     pub capacity_learned: bool,
+    /// The load at each of [`HORIZON_MINUTES`](crate::calendar::HORIZON_MINUTES), as for entities.
+    pub at: [Interval; HORIZONS],
     /// The largest averaged load within the horizon.
     pub peak: Interval,
     /// The calibrated probability that it reaches the capacity, in [0, 1]. Zero without a capacity

@@ -28,12 +28,19 @@
 )]
 
 pub mod calendar;
+mod calibration;
 pub mod config;
+mod features;
 pub mod forecast;
 pub mod growth;
 pub mod metrics;
+mod gbm;
 mod predictor;
+mod random;
+mod rows;
+mod series_model;
 pub mod store;
+mod trigger;
 
 pub use calendar::{Calendar, HORIZONS};
 pub use config::Config;
