@@ -204,7 +204,7 @@ SELECT
     e.key AS setting,
     e.value #>> '{}' AS value,
     CASE
-        WHEN p.settings ? e.key THEN 'own'
+        WHEN p.settings ? e.key AND s.subject <> m.relation THEN 'partition'
         WHEN r.settings ? e.key THEN 'table'
         ELSE 'default'
     END AS source

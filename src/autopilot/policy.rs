@@ -153,6 +153,14 @@ fn check(name: &str, value: &Value) -> Result<()> {
     }
 }
 
+/// A number without a fraction that says nothing.
+fn plain(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        return (number as i64).into();
+    }
+    number.into()
+}
+
 /// Settings that must be in order.
 fn check_together(settings: &Settings) -> Result<()> {
     if settings.shadow_threshold > settings.threshold {
@@ -264,7 +272,7 @@ impl Settings {
             };
             put(
                 resource::name(resource),
-                capacity.map_or_else(|| unknown.into(), Value::from),
+                capacity.map_or_else(|| unknown.into(), plain),
             );
         }
         put("threshold", self.threshold.into());

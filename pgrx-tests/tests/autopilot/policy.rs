@@ -19,8 +19,9 @@ fn settings_are_merged_and_shown() {
             "SELECT shadow_set_policy('orders', autopilot => 'migrate', write_rows_s => 1000, cooldown => '10 min');
              SELECT shadow_set_policy('orders_a', write_rows_s => 50.5)",
         )?;
-        ensure!(shown(&mut session, "autopilot")? == "* migrate table, orders_a migrate table");
-        ensure!(shown(&mut session, "write_rows_s")? == "* 1000 table, orders_a 50.5 own");
+        let autopilot = shown(&mut session, "autopilot")?;
+        ensure!(autopilot == "* migrate table, orders_a migrate table", "{autopilot}");
+        ensure!(shown(&mut session, "write_rows_s")? == "* 1000 table, orders_a 50.5 partition");
         ensure!(shown(&mut session, "cooldown_ms")? == "* 600000 table, orders_a 600000 table");
         // What is not named stays.
         session.run("SELECT shadow_set_policy('orders', threshold => 0.9)")?;
@@ -122,9 +123,9 @@ fn settings_are_dumped() {
         session.run(
             "SELECT shadow_set_policy('orders', autopilot => 'shadow', write_rows_s => 1000);
              SELECT shadow_set_policy('orders_a', write_rows_s => 10);
-             SELECT shadow_add_target('fast', write_rows_s => 5000);
-             CREATE DATABASE other",
+             SELECT shadow_add_target('fast', write_rows_s => 5000)",
         )?;
+        session.run("CREATE DATABASE other")?;
         let dump = server.dump("postgres", "settings", &[])?;
         server.restore(&dump, "other", &[])?;
         let mut other = server.connect_to("other")?;
