@@ -12,9 +12,14 @@
 //! fewest possible bytes (Csirik, Frenk, Labbé, Zhang 1991); in practice it is close to them.
 
 mod cover;
+mod place;
 mod select;
 
+pub(crate) use place::span;
 pub use select::select;
+
+#[cfg(test)]
+mod tests;
 
 use crate::estimate::{Estimator, TargetKind};
 use crate::resource::{Capacities, Loads, known};
@@ -285,6 +290,11 @@ pub fn score(forecast: f64, usual: Option<f64>) -> f64 {
         Some(usual) => known(0.5 * known(forecast) + 0.5 * known(usual)),
         None => known(forecast),
     }
+}
+
+/// The fraction of a need that a relief meets, 0 to 1: of the resources in need, the least.
+pub fn share(relief: &Loads, need: &Loads) -> f64 {
+    cover::least(&cover::shares(relief, need), need)
 }
 
 /// Indices of the entities to move so that their scores sum to the need, with the least size.
