@@ -7,7 +7,6 @@ use crate::pg::error::{Error, Result, or_raise};
 use crate::pg::sql;
 use ::autopilot::policy::{Mode, Policy, QuietHours};
 use ::autopilot::resource::Capacities;
-use ::autopilot::selection::Rules;
 use pgrx::datum::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
@@ -326,11 +325,6 @@ pub fn general() -> Policy {
         busy_resume_fraction: (busy - 0.1).max(0.0),
         backoff_us: day_us / 1440,
         backoff_max_us: day_us / 24,
-        rules: Rules {
-            late_max_us: day_us / 48,
-            payback_us: day_us,
-            ..Rules::default()
-        },
         ..Policy::default()
     }
 }

@@ -200,6 +200,9 @@ fn origin(ours: bool) -> Origin {
 
 /// How busy CPUs and disks were in the last minutes.
 fn busy() -> Result<Vec<Busy>> {
+    if guc::BUSY_PERCENT.get() >= 100 {
+        return Ok(Vec::new());
+    }
     let rows = sql::query(
         "SELECT what, used FROM (
             SELECT 'cpu' AS what, h.cpu_busy AS used, h.at, 1 AS place FROM (
@@ -355,7 +358,8 @@ pub fn prediction(
             (Some(load), Some(capacity)) if row.forecast > capacity && capacity > load => {
                 (horizon_us as f64 * (capacity - load) / (row.forecast - load)) as i64
             }
-            (Some(load), Some(capacity)) if load >= capacity => 0,
+            // It has crossed; zero would mean that it is not known.
+            (Some(load), Some(capacity)) if load >= capacity => 1,
             _ => horizon_us,
         };
         if best.is_none_or(|(confidence, _)| probability > confidence) {
