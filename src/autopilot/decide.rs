@@ -160,10 +160,10 @@ impl Decider {
                 .fullest(&unit.capacity)
                 .map_or(0.0, |(_, fraction)| fraction);
             let confidence = unit.prediction.map_or(0.0, |p| p.confidence);
-            let interesting = policy.mode != Mode::Off
-                && (fullest >= policy.release_fraction
-                    || confidence >= policy.calm_confidence
-                    || with_shadows.contains(&unit.unit));
+            // Where nothing may be done, too: shadow_plan() says what would be.
+            let interesting = fullest >= policy.release_fraction
+                || confidence >= policy.calm_confidence
+                || with_shadows.contains(&unit.unit);
             if interesting && unit.candidates.is_empty() {
                 unit.candidates = step(|| self.candidates(memory, present, leaf, size))?;
             }
@@ -509,6 +509,8 @@ pub fn plan() -> Result<(Tick, Vec<Leaf>)> {
             .filter_map(|unit| unit.policy.as_mut())
         {
             policy.mode = Mode::Advise;
+            // Nobody has counted for how long the load has been as it is.
+            policy.reactive_ticks = 1;
         }
     }
     Ok((state.plan(&seen), leaves))
