@@ -29,7 +29,7 @@ pub(super) fn tick(state: &mut State, seen: &Observation) -> Tick {
         throttle: state.guard,
         ..Tick::default()
     };
-    let entities = Entities::new(seen);
+    let entities = Entities::new(state, seen, &assessed);
     let under_way = UnderWay::new(state, seen);
     let targets = reserve::targets(state, seen, &entities);
     let selection = choose(state, seen, &assessed, &targets, under_way.copies_left);

@@ -1,18 +1,30 @@
 //! Load that targets are going to have: shadows under construction and creations just ordered.
 
+use super::assess::Assessed;
 use super::state::State;
 use super::{Action, Observation, Stage};
 use crate::resource::Loads;
 use crate::selection::{Candidate, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The candidates of an observation by partition and entity.
+/// The candidates of the partitions that matter at a tick, by partition and entity: of those in
+/// trouble, with shadows, or with decisions under way.
 pub(super) struct Entities<'a>(BTreeMap<(&'a str, &'a str), &'a Candidate>);
 
 impl<'a> Entities<'a> {
-    pub fn new(seen: &'a Observation) -> Self {
+    pub fn new(state: &State, seen: &'a Observation, assessed: &[Assessed<'_>]) -> Self {
+        let mut matter: BTreeSet<&str> = assessed
+            .iter()
+            .filter(|unit| unit.in_trouble())
+            .map(|unit| unit.seen.unit.as_str())
+            .collect();
+        matter.extend(seen.shadows.iter().map(|shadow| shadow.unit.as_str()));
+        matter.extend(state.pending.values().map(|pending| pending.unit.as_str()));
         let mut all = BTreeMap::new();
         for unit in &seen.units {
+            if !matter.contains(unit.unit.as_str()) {
+                continue;
+            }
             for candidate in &unit.candidates {
                 all.insert((unit.unit.as_str(), candidate.entity.as_str()), candidate);
             }
