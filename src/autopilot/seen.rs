@@ -23,6 +23,9 @@ const PRESENT_ROWS: i64 = 3;
 /// Entities of a partition that are considered: the heaviest.
 pub const CANDIDATES_MAX: usize = 200;
 
+/// A learned capacity of fewer rows a second is none: any machine bears more.
+const LEARNED_MIN: f64 = 10.0;
+
 /// A leaf of a managed table.
 #[derive(Clone, Debug)]
 pub struct Leaf {
@@ -375,12 +378,14 @@ pub fn prediction(
     })
 }
 
-/// Capacities that forecasts were made against, where they are not configured.
+/// Capacities that forecasts were made against, where they are not configured. A partition that idles has
+/// not shown what it can bear.
 pub fn learned(rows: &[&super::forecasts::Forecast]) -> PerResource<Option<f64>> {
     PerResource::from_fn(|resource| {
         (rows.iter())
             .filter(|row| resource::of(row.resource) == Some(resource))
             .find_map(|row| row.capacity)
+            .filter(|capacity| *capacity >= LEARNED_MIN)
     })
 }
 

@@ -33,6 +33,10 @@ fn a_saturated_partition_is_relieved() {
         ensure!(row[0][1].as_deref() == Some("fast"), "{row:?}");
         let place = session.value("SELECT tablespace FROM shadow_route('orders', 1)")?;
         ensure!(place == "fast", "{place}");
+        // What our own move changed says nothing about the forecasts.
+        eventually("forecasts are left out of the judgement", SOON, || {
+            Ok(session.number("SELECT count(*) FROM shadow_predictions WHERE excluded")? > 0)
+        })?;
         // It stays so: one migration, not one after the other.
         std::thread::sleep(Duration::from_secs(5));
         ensure!(session.number("SELECT count(*) FROM shadow_status")? == 1);
@@ -108,4 +112,32 @@ fn people_come_first() {
             Ok(())
         },
     );
+}
+
+/// Whoever ends the worker has not seen the last of it, and a database can be dropped while it is watched.
+#[test]
+fn the_worker_comes_back_and_leaves() {
+    scenario(quick(), |server| {
+        let mut session = prepare(server)?;
+        let workers = |session: &mut Session| {
+            session.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'shadowpart autopilot'")
+        };
+        eventually("it is there", SOON, || Ok(workers(&mut session)? == 1))?;
+        session.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'shadowpart autopilot'",
+        )?;
+        eventually("it is gone", SOON, || Ok(workers(&mut session)? == 0))?;
+        eventually("it is back", SOON, || Ok(workers(&mut session)? == 1))?;
+        session.run("CREATE DATABASE other")?;
+        let mut other = server.connect_to("other")?;
+        other.run("CREATE EXTENSION shadowpart")?;
+        other.run(TABLE)?;
+        eventually("each database has its own", SOON, || Ok(workers(&mut session)? == 2))?;
+        other.run("SELECT shadow_set_policy('orders', write_rows_s => 5)")?;
+        drop(other);
+        session.run("DROP DATABASE other")?;
+        session.run("SELECT shadow_unmanage('orders')")?;
+        eventually("nothing is watched, nobody watches", SOON, || Ok(workers(&mut session)? == 0))?;
+        Ok(())
+    });
 }
