@@ -213,6 +213,7 @@ fn trouble(
             }
         }
     }
+    let mut listed: BTreeSet<&str> = BTreeSet::new();
     let prepare = |candidate: &Candidate| {
         let mut candidate = candidate.clone();
         let entity = candidate.entity.as_str();
@@ -239,7 +240,13 @@ fn trouble(
         home: unit.seen.home.clone(),
         targets: unit.seen.targets.clone(),
         rules: unit.policy.rules,
-        candidates: unit.seen.candidates.iter().map(prepare).collect(),
+        candidates: unit
+            .seen
+            .candidates
+            .iter()
+            .filter(|candidate| listed.insert(&candidate.entity))
+            .map(prepare)
+            .collect(),
     }
 }
 

@@ -794,7 +794,7 @@ fn random_world(levels: Vec<(f64, f64)>) -> Simulation {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Whatever load and model do: no swap of a partition within its cooldown, none of an entity
     /// within a day, no shadow dropped young, no budget exceeded, no more copies than may be.

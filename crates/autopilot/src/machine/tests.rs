@@ -164,6 +164,59 @@ fn the_same_sample_and_the_same_prediction_count_once() {
 }
 
 #[test]
+fn a_load_that_nobody_measures_any_more_is_no_reason_to_act() {
+    let mut state = State::default();
+    let mut seen = seen(Mode::Migrate, vec![unit("p", 99.0)]);
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert!(executed(&tick).is_empty());
+    seen.units[0].load_at_us = Some(seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 20);
+    assert_eq!(tick.decisions[0].action, Action::Hold);
+}
+
+#[test]
+fn a_swap_does_not_wait_for_a_shadow_that_is_built_beside_it() {
+    let mut one = unit("p", 130.0);
+    one.candidates.push(entity("giant", 65.0));
+    let mut seen = seen(Mode::Migrate, vec![one]);
+    seen.policy.reactive_ticks = 1;
+    seen.policy.relief_fraction = 0.1;
+    seen.targets[0].capacity = capacity(130.0);
+    seen.targets.push(Target {
+        name: "t2".into(),
+        ..seen.targets[0].clone()
+    });
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert_eq!(executed(&tick).len(), 2, "{tick:?}");
+    // One of them is ready, the other's job has not even been seen.
+    let Action::CreateShadow { target, entities } = &tick.decisions[0].action else {
+        panic!("{tick:?}");
+    };
+    let mut ready = shadow(1, "p", &[], Stage::Ready);
+    ready.target = target.clone();
+    ready.entities = entities.clone();
+    seen.shadows = vec![ready];
+    state.outcome(tick.decisions[0].id, Outcome::Done, seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert!(
+        executed(&tick).contains(&&Action::Swap { shadow: 1 }),
+        "{tick:?}"
+    );
+}
+
+#[test]
+fn an_entity_listed_twice_is_moved_once() {
+    let mut one = unit("p", 99.0);
+    one.candidates = vec![entity("a", 20.0), entity("a", 20.0), entity("b", 15.0)];
+    let mut seen = seen(Mode::Shadow, vec![one]);
+    let tick = ticks(&mut State::default(), &mut seen, 2);
+    assert!(
+        matches!(executed(&tick)[0], Action::CreateShadow { entities, .. } if entities.len() == 2)
+    );
+}
+
+#[test]
 fn an_old_prediction_says_nothing() {
     let mut state = State::default();
     let mut one = unit("p", 50.0);
@@ -587,7 +640,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Whatever is seen, in whatever order: no panic, a state that can be kept, a plan that is
     /// what is done, and nothing beyond the mode.
@@ -623,23 +676,4 @@ proptest! {
             state = serde_json::from_str(&json).unwrap();
         }
     }
-}
-
-#[test]
-fn ten_thousand_entities_on_each_of_ten_partitions_are_decided_on_quickly() {
-    let units = (0..10).map(|u| {
-        let mut one = unit(&format!("p{u}"), 99.0);
-        one.candidates = (0..10_000)
-            .map(|e| entity(&format!("{u}.{e}"), f64::from((e * 7919) % 97) / 1000.0))
-            .collect();
-        one
-    });
-    let mut seen = seen(Mode::Migrate, units.collect());
-    seen.policy.reactive_ticks = 1;
-    let mut state = State::default();
-    let started = std::time::Instant::now();
-    let tick = state.tick(&seen);
-    println!("{:?}", started.elapsed());
-    assert!(tick.decisions.len() >= 10);
-    assert!(started.elapsed().as_secs() < 20);
 }
