@@ -8,7 +8,7 @@ use super::unit::{Draft, Scene};
 use super::{Action, Cancel, Decision, JobKind, Observation, Origin, ShadowSeen, Tick};
 use crate::policy::{Mode, Policy};
 use crate::selection::{Barred, Candidate, Request, Selection, Target, Trouble, select, span};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 pub(super) fn tick(state: &mut State, seen: &Observation) -> Tick {
     if seen.kill || seen.policy.mode == Mode::Off {
@@ -213,7 +213,7 @@ fn trouble(
             }
         }
     }
-    let mut listed: BTreeSet<&str> = BTreeSet::new();
+    let mut listed: HashSet<&str> = HashSet::new();
     let prepare = |candidate: &Candidate| {
         let mut candidate = candidate.clone();
         let entity = candidate.entity.as_str();

@@ -206,6 +206,45 @@ fn a_swap_does_not_wait_for_a_shadow_that_is_built_beside_it() {
 }
 
 #[test]
+fn room_is_kept_for_what_is_being_built_and_for_what_was_just_ordered() {
+    // Room for 70; a and b of the one are 65, the other wants 30.
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 130.0)]);
+    seen.targets[0].capacity = capacity(100.0);
+    let mut other = unit("q", 99.0);
+    other.candidates = vec![entity("x", 30.0)];
+    for built in [false, true] {
+        let mut state = State::default();
+        let tick = ticks(&mut state, &mut seen, 2);
+        assert!(
+            matches!(executed(&tick)[0], Action::CreateShadow { entities, .. } if entities.len() == 2)
+        );
+        if built {
+            state.outcome(tick.decisions[0].id, Outcome::Started, seen.now_us);
+            seen.shadows = vec![shadow(1, "p", &["a", "b"], Stage::Building)];
+        }
+        seen.units.push(other.clone());
+        let tick = ticks(&mut state, &mut seen, 2);
+        let decision = tick.decisions.iter().find(|d| d.unit == "q").unwrap();
+        assert_eq!(decision.action, Action::Hold, "built: {built}");
+        assert_eq!(decision.rejection, Some(Rejection::TargetOverloaded));
+        seen.units.pop();
+    }
+}
+
+#[test]
+fn a_young_shadow_is_not_dropped() {
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 10.0)]);
+    seen.policy.calm_ticks = 1;
+    seen.shadows = vec![shadow(1, "p", &["a"], Stage::Ready)];
+    seen.shadows[0].created_at_us = NOW_US;
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 11);
+    assert_eq!(tick.decisions[0].blocked_by, Some(Block::ShadowCooldown));
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert_eq!(executed(&tick), [&Action::DropShadow { shadow: 1 }]);
+}
+
+#[test]
 fn an_entity_listed_twice_is_moved_once() {
     let mut one = unit("p", 99.0);
     one.candidates = vec![entity("a", 20.0), entity("a", 20.0), entity("b", 15.0)];
