@@ -232,6 +232,29 @@ fn room_is_kept_for_what_is_being_built_and_for_what_was_just_ordered() {
 }
 
 #[test]
+fn an_entity_is_removed_when_it_was_not_needed_for_some_ticks_in_a_row() {
+    let mut one = unit("p", 90.0);
+    one.prediction = predicted(0.5, NOW_US);
+    let mut seen = seen(Mode::Shadow, vec![one]);
+    seen.shadows = vec![shadow(1, "p", &["a", "b", "z"], Stage::Ready)];
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 5);
+    assert!(executed(&tick).is_empty(), "{tick:?}");
+    // Needed once in between: it begins anew.
+    seen.units[0].candidates.push(entity("z", 60.0));
+    assert!(executed(&ticks(&mut state, &mut seen, 1)).is_empty());
+    seen.units[0].candidates.pop();
+    assert!(executed(&ticks(&mut state, &mut seen, 5)).is_empty());
+    let tick = ticks(&mut state, &mut seen, 1);
+    let removal = Action::RemoveEntities {
+        shadow: 1,
+        entities: vec!["z".into()],
+    };
+    assert_eq!(executed(&tick), [&removal]);
+    assert_eq!(tick.decisions[0].reason, Reason::Unneeded);
+}
+
+#[test]
 fn a_young_shadow_is_not_dropped() {
     let mut seen = seen(Mode::Shadow, vec![unit("p", 10.0)]);
     seen.policy.calm_ticks = 1;
