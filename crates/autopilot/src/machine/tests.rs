@@ -232,6 +232,22 @@ fn room_is_kept_for_what_is_being_built_and_for_what_was_just_ordered() {
 }
 
 #[test]
+fn a_partition_that_only_advises_takes_no_room_from_one_that_acts() {
+    // Room for 70; the first would take 65 of it, the second needs 30.
+    let mut advised = unit("a", 130.0);
+    advised.policy = Some(Policy::default());
+    let mut acting = unit("b", 99.0);
+    acting.candidates = vec![entity("x", 30.0)];
+    let mut seen = seen(Mode::Shadow, vec![advised, acting]);
+    seen.targets[0].capacity = capacity(100.0);
+    let tick = ticks(&mut State::default(), &mut seen, 2);
+    let done: Vec<_> = tick.decisions.iter().filter(|d| d.execute).collect();
+    assert_eq!((done.len(), done[0].unit.as_str()), (1, "b"), "{tick:?}");
+    let proposed = tick.decisions.iter().find(|d| d.unit == "a").unwrap();
+    assert!(!proposed.execute);
+}
+
+#[test]
 fn an_entity_is_removed_when_it_was_not_needed_for_some_ticks_in_a_row() {
     let mut one = unit("p", 90.0);
     one.prediction = predicted(0.5, NOW_US);
