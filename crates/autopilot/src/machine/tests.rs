@@ -248,6 +248,34 @@ fn a_partition_that_only_advises_takes_no_room_from_one_that_acts() {
 }
 
 #[test]
+fn bytes_that_were_not_copied_are_given_back_to_the_budget() {
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 99.0)]);
+    seen.policy.budget_bytes_day = Some(3 << 19);
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 2);
+    state.outcome(tick.decisions[0].id, Outcome::Failed, seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert_eq!(executed(&tick).len(), 1, "{tick:?}");
+    // Once started it may have copied.
+    state.outcome(tick.decisions[0].id, Outcome::Started, seen.now_us);
+    state.outcome(tick.decisions[0].id, Outcome::Failed, seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 2);
+    assert_eq!(tick.decisions[0].blocked_by, Some(Block::OverBudget));
+}
+
+#[test]
+fn after_the_kill_switch_it_looks_anew() {
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 99.0)]);
+    let mut state = State::default();
+    ticks(&mut state, &mut seen, 1);
+    seen.kill = true;
+    assert_eq!(ticks(&mut state, &mut seen, 1), Tick::default());
+    seen.kill = false;
+    assert!(executed(&ticks(&mut state, &mut seen, 1)).is_empty());
+    assert_eq!(executed(&ticks(&mut state, &mut seen, 1)).len(), 1);
+}
+
+#[test]
 fn an_entity_is_removed_when_it_was_not_needed_for_some_ticks_in_a_row() {
     let mut one = unit("p", 90.0);
     one.prediction = predicted(0.5, NOW_US);
