@@ -2,7 +2,8 @@
 
 use super::catalog;
 use super::request::{Answer, Mail, Request};
-use crate::pair::{self, Shadow, members, swap};
+use super::resize;
+use crate::pair::{self, Shadow, copy, members, swap};
 use crate::pg::error::{Error, Result};
 use crate::pg::sql;
 use crate::pg::xact::transaction;
@@ -23,6 +24,7 @@ pub fn accept(handle: u32) -> Option<i64> {
                 max_stall_ms,
                 waiter_pid,
             } => command(*id, goal, *max_stall_ms, *waiter_pid),
+            Request::Resize(change) => change_entities(change),
         }),
         Err(e) => Err(e.clone()),
     };
@@ -59,21 +61,14 @@ fn create(new: &New) -> Result<Answer> {
         return Ok(answer);
     }
     let (leaves, empty) = leaves(new)?;
-    refuse_overlap(new, &leaves)?;
+    refuse_overlap(new, &leaves, 0)?;
     let leaves = off_target(new, leaves)?;
     let goal = if new.migrate {
         Goal::Migrated
     } else {
         Goal::Ready
     };
-    let source = sql::value::<String>(
-        "SELECT string_agg(DISTINCT coalesce(t.spcname, d.spcname)::text, ', ')
-           FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace,
-                (SELECT s.spcname FROM pg_catalog.pg_database b JOIN pg_catalog.pg_tablespace s
-                     ON s.oid = b.dattablespace WHERE b.datname = current_database()) d
-          WHERE c.oid = ANY ($1)",
-        &[leaves.clone().into()],
-    )?;
+    let source = source_of(&leaves)?;
     let id = sql::value::<i64>(
         "INSERT INTO shadowpart.shadow (relation, entity_column, entities, whole_partition, source, target, requested_by,
                                         goal, verify, max_stall_ms, revert_window_s, waiter_pid)
@@ -95,15 +90,35 @@ fn create(new: &New) -> Result<Answer> {
     )?
     .unwrap_or(0);
     for leaf in &leaves {
-        let keys = key_columns(*leaf)?;
-        sql::execute(
-            "INSERT INTO shadowpart.pair (shadow_id, primary_relid, key_columns) VALUES ($1, $2, $3::text[]::name[])",
-            &[id.into(), (*leaf).into(), keys.into()],
-        )?;
+        make_pair(id, *leaf, false)?;
     }
     catalog::announce(id, State::Queued)?;
-    let notice = empty.then(|| "the entity has no rows yet; its shadow waits for them".to_owned());
-    Ok(Answer { id, notice })
+    let notice = empty.then(|| NO_ROWS_YET.to_owned());
+    Ok(Answer::new(id, notice))
+}
+
+const NO_ROWS_YET: &str = "the entity has no rows yet; its shadow waits for them";
+
+fn make_pair(id: i64, leaf: pg_sys::Oid, tentative: bool) -> Result<()> {
+    let keys = key_columns(leaf)?;
+    sql::execute(
+        "INSERT INTO shadowpart.pair (shadow_id, primary_relid, key_columns, tentative)
+         VALUES ($1, $2, $3::text[]::name[], $4)",
+        &[id.into(), leaf.into(), keys.into(), tentative.into()],
+    )?;
+    Ok(())
+}
+
+/// Tablespaces in which these leaves lie.
+pub fn source_of(leaves: &[pg_sys::Oid]) -> Result<Option<String>> {
+    sql::value::<String>(
+        "SELECT string_agg(DISTINCT coalesce(t.spcname, d.spcname)::text, ', ')
+           FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace,
+                (SELECT s.spcname FROM pg_catalog.pg_database b JOIN pg_catalog.pg_tablespace s
+                     ON s.oid = b.dattablespace WHERE b.datname = current_database()) d
+          WHERE c.oid = ANY ($1)",
+        &[leaves.to_vec().into()],
+    )
 }
 
 /// A standing shadow for exactly this, on this target: it is swapped, not built again.
@@ -136,12 +151,12 @@ fn reuse(new: &New) -> Result<Option<Answer>> {
             new.waiter_pid.into(),
         ],
     )?;
-    Ok(Some(Answer {
+    Ok(Some(Answer::new(
         id,
-        notice: Some(format!(
+        Some(format!(
             "shadow {id} stands ready for this already; it is swapped"
         )),
-    }))
+    )))
 }
 
 /// Leaves that hold the entities now, or, when none does, those that could get them; and whether none does.
@@ -223,11 +238,12 @@ fn relations_in(node: &Value, out: &mut Vec<(String, String)>) {
     }
 }
 
-fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid]) -> Result<()> {
+/// No other live shadow than `own` has, or is getting, any of this.
+fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid], own: i64) -> Result<()> {
     let taken = sql::query(
         "SELECT s.id, s.state FROM shadowpart.shadow s
-          WHERE s.relation = $1 AND s.state NOT IN ('finalized', 'dropped', 'failed', 'cancelled')
-            AND (s.entities && $2
+          WHERE s.relation = $1 AND s.state NOT IN ('finalized', 'dropped', 'failed', 'cancelled') AND s.id <> $4
+            AND (s.entities && $2 OR s.adding && $2
                  OR (s.entities IS NULL OR $2::text[] IS NULL)
                     AND EXISTS (SELECT FROM shadowpart.pair p WHERE p.shadow_id = s.id
                                    AND (p.primary_relid = ANY ($3) OR p.shadow_relid = ANY ($3))))
@@ -236,6 +252,7 @@ fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid]) -> Result<()> {
             pg_sys::Oid::from(new.relation).into(),
             new.entities.clone().into(),
             leaves.to_vec().into(),
+            own.into(),
         ],
         |row| {
             Ok((
@@ -310,19 +327,15 @@ fn command(
     max_stall_ms: Option<i32>,
     waiter_pid: Option<i32>,
 ) -> Result<Answer> {
-    sql::execute(
-        "SELECT FROM shadowpart.shadow WHERE id = $1 FOR UPDATE",
-        &[id.into()],
-    )?;
-    let shadow = Shadow::load(id)?;
+    let shadow = catalog::lock(id)?;
     let wanted: Goal = goal.parse().map_err(|e: lifecycle::UnknownWord| {
         Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string())
     })?;
     match lifecycle::command(wanted, shadow.state, shadow.goal) {
-        Ok(None) => Ok(Answer {
+        Ok(None) => Ok(Answer::new(
             id,
-            notice: Some(format!("shadow {id} is {} already", shadow.state)),
-        }),
+            Some(format!("shadow {id} is {} already", shadow.state)),
+        )),
         Ok(Some(goal)) => {
             if goal == Goal::Ready
                 && shadow.state == State::Migrated
@@ -336,9 +349,187 @@ fn command(
                   WHERE id = $1",
                 &[id.into(), goal.word().into(), max_stall_ms.into(), waiter_pid.into()],
             )?;
-            Ok(Answer { id, notice: None })
+            Ok(Answer::new(id, None))
         }
         Err(refusal) => Err(refused(id, &shadow, wanted, &refusal)),
+    }
+}
+
+/// Entities that are to come to a shadow, or to leave it.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Change {
+    pub id: i64,
+    pub add: bool,
+    /// Sorted, each once.
+    pub entities: Vec<String>,
+    pub waiter_pid: Option<i32>,
+}
+
+fn change_entities(change: &Change) -> Result<Answer> {
+    // As for a new shadow: two requests for the same entity must see each other.
+    sql::execute(
+        "LOCK TABLE shadowpart.shadow IN SHARE ROW EXCLUSIVE MODE",
+        &[],
+    )?;
+    let shadow = catalog::lock(change.id)?;
+    lifecycle::resize(shadow.state, shadow.goal).map_err(|r| resize_refused(&shadow, &r))?;
+    let Some(entities) = &shadow.entities else {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("shadow {} is of a whole partition", shadow.id),
+        )
+        .detail("It has no list of entities that could be changed.")
+        .hint("Make a shadow of entities: shadow_create(relation, entity, tablespace => ...)."));
+    };
+    if let Some(reason) = shadow.stale_reason()? {
+        return Err(swap::stale(&shadow, &reason));
+    }
+    // By the type's own equality: 1.0 is 1, and under some collations "Ada" is "ada".
+    let select = |from: &[String], of: &[String], equal: bool| -> Result<Vec<String>> {
+        let found = copy::equal(shadow.relation, &shadow.entity_column, from, of)?;
+        let chosen = from.iter().zip(found).filter(|(_, found)| *found == equal);
+        Ok(chosen.map(|(entity, _)| entity.clone()).collect())
+    };
+    let strangers = select(&change.entities, entities, false)?;
+    if change.add {
+        let present = select(&change.entities, entities, true)?;
+        begin_add(&shadow, change, &present, strangers)
+    } else {
+        let leaving = select(entities, &change.entities, true)?;
+        let staying = select(entities, &change.entities, false)?;
+        begin_remove(&shadow, change, leaving, staying, &strangers)
+    }
+}
+
+fn begin_add(
+    shadow: &Shadow,
+    change: &Change,
+    present: &[String],
+    coming: Vec<String>,
+) -> Result<Answer> {
+    let id = shadow.id;
+    let mut notices = Vec::new();
+    if !present.is_empty() {
+        notices.push(format!("shadow {id} has {} already", present.join(", ")));
+    }
+    if coming.is_empty() {
+        return Ok(Answer::new(id, Some(notices.join("; "))));
+    }
+    let new = New {
+        relation: shadow.relation.to_u32(),
+        leaf: None,
+        entity_column: shadow.entity_column.clone(),
+        entities: Some(coming.clone()),
+        target: shadow.target.clone(),
+        user: String::new(),
+        migrate: false,
+        verify: shadow.verify,
+        max_stall_ms: shadow.max_stall_ms,
+        revert_window_s: 0,
+        waiter_pid: change.waiter_pid,
+    };
+    let (leaves, empty) = leaves(&new)?;
+    refuse_overlap(&new, &leaves, id)?;
+    if empty {
+        notices.push(NO_ROWS_YET.to_owned());
+    }
+    let standing: Vec<_> = shadow.pairs()?.iter().map(|p| p.primary).collect();
+    for leaf in off_target(&new, leaves)? {
+        if !standing.contains(&leaf) {
+            make_pair(id, leaf, true)?;
+        }
+    }
+    sql::execute(
+        "UPDATE shadowpart.pair
+            SET phase = 'add', phase_since = clock_timestamp(), blocks_done = 0, rows_total = NULL,
+                rows_before = rows_before + rows_done, rows_done = 0,
+                bytes_before = bytes_before + bytes_done, bytes_done = 0
+          WHERE shadow_id = $1 AND NOT tentative",
+        &[id.into()],
+    )?;
+    begin_change(shadow, change, State::Adding)?;
+    sql::execute(
+        "UPDATE shadowpart.shadow SET adding = $2 WHERE id = $1",
+        &[id.into(), coming.clone().into()],
+    )?;
+    Ok(Answer {
+        id,
+        notice: (!notices.is_empty()).then(|| notices.join("; ")),
+        entities: coming,
+    })
+}
+
+fn begin_remove(
+    shadow: &Shadow,
+    change: &Change,
+    leaving: Vec<String>,
+    staying: Vec<String>,
+    strangers: &[String],
+) -> Result<Answer> {
+    let id = shadow.id;
+    if let Some(stranger) = strangers.first() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("entity {} is not in shadow {id}", sql::literal(stranger)),
+        )
+        .detail(format!(
+            "Its entities are {}.",
+            shadow.entities.as_deref().unwrap_or_default().join(", ")
+        ))
+        .hint("shadow_status lists the entities of each shadow."));
+    }
+    if staying.is_empty() {
+        return Err(Error::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("no entity would be left in shadow {id}"),
+        )
+        .detail("A shadow without entities would mirror nothing.")
+        .hint(format!("Take all of it away: SELECT shadow_drop({id}).")));
+    }
+    // Leaves that none of those who stay can ever have rows in.
+    let reachable = routable(shadow.relation, &shadow.entity_column, Some(&staying))?;
+    let standing: Vec<_> = shadow.pairs()?.iter().map(|p| p.primary).collect();
+    if standing.iter().any(|leaf| reachable.contains(leaf)) {
+        sql::execute(
+            "UPDATE shadowpart.pair SET tentative = true WHERE shadow_id = $1 AND NOT primary_relid = ANY ($2)",
+            &[id.into(), reachable.into()],
+        )?;
+    }
+    resize::begin_shrinking(id)?;
+    begin_change(shadow, change, State::Removing)?;
+    sql::execute(
+        "UPDATE shadowpart.shadow SET entities = $2, removing = $3 WHERE id = $1",
+        &[id.into(), staying.into(), leaving.clone().into()],
+    )?;
+    Ok(Answer {
+        id,
+        notice: None,
+        entities: leaving,
+    })
+}
+
+fn begin_change(shadow: &Shadow, change: &Change, state: State) -> Result<()> {
+    catalog::set_state(shadow, state)?;
+    sql::execute(
+        "UPDATE shadowpart.shadow SET waited = false, waiter_pid = $2, last_error = NULL, attempts = 0, not_before = NULL
+          WHERE id = $1",
+        &[shadow.id.into(), change.waiter_pid.into()],
+    )?;
+    catalog::announce(shadow.id, state)
+}
+
+fn resize_refused(shadow: &Shadow, refusal: &Refusal) -> Error {
+    let (id, state) = (shadow.id, shadow.state);
+    match refusal {
+        Refusal::WrongState { .. } => Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("entities of shadow {id} cannot be changed while it is swapped"),
+        )
+        .detail(format!(
+            "Its state is \"{state}\": the entities live in it. This needs one that is ready."
+        ))
+        .hint("Finalize it, or swap it back with shadow_revert(), first."),
+        _ => refused(id, shadow, shadow.goal, refusal),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod aside;
 pub mod catalog;
 pub mod launcher;
 pub mod request;
+mod resize;
 pub mod scheduler;
 pub mod shared;
 pub mod steps;
