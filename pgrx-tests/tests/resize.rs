@@ -168,7 +168,7 @@ mod layouts {
             "00000000-0000-0000-0000-000000000000", "11111111-1111-1111-1111-111111111111",
             "22222222-2222-2222-2222-222222222222", "33333333-3333-3333-3333-333333333333",
             "ffffffff-ffff-ffff-ffff-ffffffffffff"]);
-        domain: Orders::of_type(LIST_WITH_DEFAULT, "char(3)", &["a", "ab", "abc", "b", "c"]);
+        char_of_fixed_width: Orders::of_type(HASH, "char(3)", &["a", "ab", "abc", "b", "c"]);
     }
 }
 

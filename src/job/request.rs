@@ -2,6 +2,7 @@
 
 use super::accept::{Change, New};
 use super::{launcher, shared};
+use crate::pair::wait::Waiting;
 use crate::pg::error::{Error, Result};
 use crate::pg::latch;
 use crate::pg::sql;
@@ -321,12 +322,15 @@ fn look(id: i64) -> Result<Seen> {
 /// Waits until a shadow is where it was wanted, with a NOTICE for each phase. Whoever cancels the waiting
 /// cancels the job.
 pub fn wait_for(id: i64, wanted: &Wanted) -> Result<()> {
-    PgTryBuilder::new(AssertUnwindSafe(|| wait_loop(id, wanted)))
+    let waiting = Waiting::new(id);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| wait_loop(id, wanted)))
         .catch_others(|error| {
             shared::cancel(id);
             error.rethrow()
         })
-        .execute()
+        .execute();
+    waiting.end();
+    outcome
 }
 
 fn wait_loop(id: i64, wanted: &Wanted) -> Result<()> {

@@ -166,7 +166,7 @@ pub(super) fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Wh
     phase(shadow, "wait")?;
     let started = Instant::now();
     let deadline = wait_deadline();
-    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow.waiter_pid, who))?;
+    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow, who))?;
     let mut pause = Duration::from_millis(2);
     let mut reported = false;
     while !horizon.list.is_empty() {
@@ -194,7 +194,7 @@ pub(super) fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Wh
         }
         latch::nap(pause);
         pause = (pause * 2).min(Duration::from_millis(200));
-        transaction(|| horizon.look_again(relations, shadow.waiter_pid))?;
+        transaction(|| horizon.look_again(relations, shadow))?;
     }
     if reported {
         transaction(|| catalog::set_waiting(shadow.id, None))?;
