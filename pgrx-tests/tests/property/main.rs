@@ -1,5 +1,5 @@
 //! Random tables, random writes from several sessions in step with a twin, and a mover that creates,
-//! migrates, reverts, finalizes, drops and cancels at random moments. At every moment, in every
+//! migrates, resizes, reverts, finalizes, drops and cancels at random moments. At every moment, in every
 //! isolation level and by every kind of plan, the table equals the twin.
 //!
 //! `SHADOWPART_CASES` says how many cases (10), `SHADOWPART_SEED` runs one alone.

@@ -14,10 +14,11 @@ fn part_of_the_game(error: &anyhow::Error) -> bool {
     let Some(code) = sqlstate(error) else {
         return false;
     };
-    // 22023 invalid parameter, 42710 duplicate, 55000 not in the state, 55006 in use, 57014 cancelled,
+    // 22023 invalid parameter, 42704 not in the shadow, 42809 of a whole partition, 42710 duplicate, 55000 not in the state, 55006 in use, 57014 cancelled,
     // 02000 no data, 42P17 invalid definition, 57000 and 57P01 a worker that was terminated.
     [
-        "22023", "42710", "55000", "55006", "57014", "02000", "42P17", "57000", "57P01",
+        "22023", "42704", "42809", "42710", "55000", "55006", "57014", "02000", "42P17", "57000",
+        "57P01",
     ]
     .contains(&code)
 }
@@ -36,13 +37,16 @@ pub fn move_about(server: &Server, orders: &Orders, seed: u64, stop: &AtomicBool
             let [Some(id), Some(state)] = job.as_slice() else {
                 bail!("{job:?}")
             };
+            if state == "ready" && dice.one_in(2) {
+                call = Some(resize(&mut dice, orders, id));
+            }
             let verb = match state.as_str() {
                 "ready" if dice.one_in(4) => "shadow_drop",
                 "ready" => "shadow_swap",
                 _ if dice.one_in(3) => "shadow_finalize",
                 _ => "shadow_revert",
             };
-            call = Some((verb.to_owned(), format!("{verb}({id})")));
+            call = call.or(Some((verb.to_owned(), format!("{verb}({id})"))));
         } else if jobs.len() < 3 {
             call = new_job(&mut dice, &mut session, orders)?;
         }
@@ -61,6 +65,28 @@ pub fn move_about(server: &Server, orders: &Orders, seed: u64, stop: &AtomicBool
     Ok(moves)
 }
 
+/// An entity or two come to a standing shadow, or leave it; sometimes that is cancelled in the middle.
+fn resize(dice: &mut Dice, orders: &Orders, id: &str) -> (String, String) {
+    let verb = *dice.pick(&["shadow_add_entities", "shadow_remove_entities"]);
+    let entities = some_entities(dice, orders);
+    if dice.one_in(5) {
+        let call =
+            format!("{verb}({id}, {entities}, wait => false), pg_sleep(0.02), shadow_cancel({id})");
+        return (format!("{verb} cancelled"), call);
+    }
+    (verb.to_owned(), format!("{verb}({id}, {entities})"))
+}
+
+fn some_entities(dice: &mut Dice, orders: &Orders) -> String {
+    let first = dice.below(5) as usize;
+    if dice.one_in(3) {
+        let second = (first + 1 + dice.below(4) as usize) % 5;
+        orders.sql(&format!("ARRAY[{{v{first}}}, {{v{second}}}]::{{type}}[]"))
+    } else {
+        orders.literal(first)
+    }
+}
+
 fn new_job(
     dice: &mut Dice,
     session: &mut Session,
@@ -76,13 +102,7 @@ fn new_job(
         let call = format!("{verb}('{leaf}', \"all\" => true, tablespace => '{target}')");
         return Ok(Some((format!("{verb} all"), call)));
     }
-    let first = dice.below(5) as usize;
-    let entity = if dice.one_in(3) {
-        let second = (first + 1 + dice.below(4) as usize) % 5;
-        orders.sql(&format!("ARRAY[{{v{first}}}, {{v{second}}}]::{{type}}[]"))
-    } else {
-        orders.literal(first)
-    };
+    let entity = some_entities(dice, orders);
     let call = format!("{verb}('live.orders', {entity}, tablespace => '{target}')");
     Ok(Some((verb.to_owned(), call)))
 }
