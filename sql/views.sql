@@ -16,7 +16,8 @@ SELECT
     s.revert_until,
     s.last_error ->> 'message' AS last_error,
     s.figures
-        || jsonb_build_object('phase', s.phase, 'adding', to_jsonb(s.adding), 'removing', to_jsonb(s.removing),
+        || jsonb_build_object('phase', s.phase,
+            'adding', to_jsonb(s.adding), 'removing', to_jsonb(s.removing),
             'stale', p.stale, 'pairs', p.pairs, 'error', s.last_error) AS details
 FROM shadowpart.shadow s
 LEFT JOIN LATERAL (

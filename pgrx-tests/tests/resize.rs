@@ -368,6 +368,38 @@ fn an_addition_is_cancelled() {
     }
 }
 
+/// Several sessions wait for jobs, each in a statement with a snapshot of its own: for one shadow and another, and two
+/// for the same. No job waits for any of them.
+#[test]
+fn several_sessions_wait() {
+    let settings = Settings::default().set("shadowpart.wait_timeout", "20s");
+    scenario(settings, |server| {
+        let orders = Orders::new(LIST);
+        let (mut session, twin) = prepare(server, &orders, 6000)?;
+        let id = session.create_shadow("live.orders", "1", "fast")?;
+        server.configure("shadowpart.copy_rate_limit", "50kB")?;
+        server.reload()?;
+        let calls = [
+            format!("SELECT shadow_add_entities({id}, 2)"),
+            format!("SELECT shadow_swap({id})"),
+            "SELECT shadow_create('live.orders', 3, tablespace => 'fast')".to_owned(),
+            "SELECT shadow_migrate('live.orders', 4, tablespace => 'fast')".to_owned(),
+        ];
+        let mut waiters = Vec::new();
+        for call in calls {
+            let mut waiter = server.connect()?;
+            waiters.push(std::thread::spawn(move || waiter.run(&call)));
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        orders.write(&twin, &mut session, 1)?;
+        for waiter in waiters {
+            waiter.join().expect("waiters do not panic")?;
+        }
+        assert_moved(&mut session, &orders, &[0, 1, 3])?;
+        twin.assert_same(&mut session)
+    });
+}
+
 /// Adding and dropping, adding and swapping, adding and DROP EXTENSION: what is wanted later wins.
 #[test]
 fn something_else_in_the_middle() {

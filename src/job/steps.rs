@@ -384,7 +384,8 @@ pub(super) fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
         }
         if among_others {
             // Half of the time is theirs.
-            latch::nap(chunk_started.elapsed().min(Duration::from_millis(20)));
+            let most = if growing { 200 } else { 20 };
+            latch::nap(chunk_started.elapsed().min(Duration::from_millis(most)));
         }
         throttle(shadow, chunk.bytes, chunk_started.elapsed())?;
         if chunk.done {
