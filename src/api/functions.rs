@@ -2,7 +2,8 @@
 
 use super::{as_superuser, checks, require_preload};
 use crate::guc;
-use crate::job::accept::{Change, New};
+use crate::job::accept::New;
+use crate::job::change::Change;
 use crate::job::request::{self, Request, Wanted};
 use crate::job::shared;
 use crate::pair::Shadow;

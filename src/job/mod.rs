@@ -9,6 +9,7 @@
 pub mod accept;
 pub mod aside;
 pub mod catalog;
+pub mod change;
 pub mod launcher;
 pub mod request;
 mod resize;

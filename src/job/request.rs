@@ -1,6 +1,7 @@
 //! The session's side of a request: hands it to a worker through a piece of shared memory, and waits.
 
-use super::accept::{Change, New};
+use super::accept::New;
+use super::change::Change;
 use super::{launcher, shared};
 use crate::pair::wait::Waiting;
 use crate::pg::error::{Error, Result};

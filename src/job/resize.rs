@@ -1,6 +1,6 @@
 //! Entities come to a shadow that stands, and leave it; those that stay are mirrored all the time.
 //!
-//! A resize begins with its request (`accept`), which writes down what is coming or leaving, and ends with the
+//! A resize begins with its request (`change`), which writes down what is coming or leaving, and ends with the
 //! state `ready`. What is between can be done again from any point: the phase of each pair says how far it is.
 
 use super::accept;
@@ -129,8 +129,10 @@ pub fn remove(shadow: &Shadow) -> Result<()> {
     crate::failpoint!("remove-before");
     let leaving = shadow.of(shadow.removing.clone().unwrap_or_default());
     let all = pairs(shadow)?;
-    // Whoever planned before the roles were swapped back may still be reading the shadow.
-    if shadow.reverted {
+    // Whoever planned before the roles were swapped back may still be reading the shadow; what was being added
+    // has never been read there.
+    let called_off = lifecycle::goal_after(Action::Remove, shadow.goal) != shadow.goal;
+    if shadow.reverted && !called_off {
         wait_for_older(shadow, &relations_of(&all), Who::Everywhere)?;
         transaction(|| {
             sql::execute(
