@@ -178,7 +178,7 @@ fn stage(state: State, goal: Goal) -> Stage {
         (_, Goal::Dropped | Goal::Cancelled | Goal::Failed | Goal::Finalized) => Stage::Ending,
         (State::Ready, _) => Stage::Ready,
         (State::Migrated, _) => Stage::Migrated,
-        (State::Queued | State::Building, _) => Stage::Building,
+        (State::Queued | State::Building | State::Adding | State::Removing, _) => Stage::Building,
         _ => Stage::Ending,
     }
 }
@@ -189,6 +189,7 @@ fn job(live: &Live) -> Option<JobKind> {
     Some(match (live.state, live.goal) {
         (_, Goal::Dropped | Goal::Cancelled | Goal::Failed | Goal::Finalized) => JobKind::Drop,
         (State::Queued | State::Building, _) => JobKind::Create,
+        (State::Adding | State::Removing, _) => JobKind::Resize,
         _ => JobKind::Swap,
     })
 }

@@ -77,6 +77,44 @@ fn a_shadow_comes_and_goes() {
     });
 }
 
+/// A shadow follows the load: who gets hot comes to it, who is not needed any more leaves, and when all is
+/// calm it goes.
+#[test]
+fn a_shadow_is_resized() {
+    scenario(quick(), |server| {
+        let mut session = prepare(server)?;
+        session.run(
+            "SELECT shadow_set_policy('orders', autopilot => 'shadow', write_rows_s => 200, cooldown => '1 s',
+                entity_cooldown => '1 s', decommission_after => '4 s')",
+        )?;
+        let load = Load::start(server)?;
+        // Nobody has most of it: they share a shadow.
+        for tenant in 1..=5 {
+            load.set(tenant, 45);
+        }
+        eventually("a shadow is ready", SOON, || Ok(done(&mut session, "create_shadow", "ready")? > 0))?;
+        let before = session.value("SELECT entities::text FROM shadow_status WHERE id = 1")?;
+        for tenant in 1..=5 {
+            load.set(tenant, 90);
+        }
+        eventually("others come to it", SOON, || Ok(done(&mut session, "add_entities", "ready")? > 0))?;
+        let grown = session.value(
+            "SELECT entities::text FROM shadow_decisions WHERE executed AND action = 'add_entities' LIMIT 1",
+        )?;
+        ensure!(grown != before, "{grown}");
+        ensure!(session.number("SELECT count(*) FROM shadow_history WHERE event = 'add'")? > 0);
+        for tenant in 1..=5 {
+            load.set(tenant, 1);
+        }
+        eventually("it is gone", SOON, || {
+            Ok(session.number("SELECT count(*) FROM shadow_status WHERE state = 'dropped'")? > 0)
+        })?;
+        let written = load.stop()?;
+        ensure!(session.number("SELECT count(*) FROM orders")? == 20_000 + written as i64);
+        Ok(())
+    });
+}
+
 /// What a person made is left alone, and the kill switch stops what is under way at once.
 #[test]
 fn people_come_first() {
