@@ -80,7 +80,12 @@ impl SeriesModel {
             let (mut inputs, mut targets, mut used) = (Vec::new(), Vec::new(), Vec::new());
             for ((row, binned), weight) in rows.iter().zip(&binned).zip(&weights) {
                 let actual = row.actual.get(horizon).copied().unwrap_or(f32::NAN);
-                let change = (actual - row.last) / row.scale;
+                let change = if zt() {
+                    let r = |v: f32| series::relative(f64::from(v), f64::from(row.scale));
+                    (r(actual) - r(row.last)) as f32
+                } else {
+                    (actual - row.last) / row.scale
+                };
                 if change.is_finite() && *weight > 0.0 {
                     inputs.push(*binned);
                     targets.push(change.clamp(-CHANGE_MAX, CHANGE_MAX));
@@ -153,7 +158,11 @@ impl SeriesModel {
             let changes = head.gbm.predict(&rows);
             for ((loads, change), (_, scale, _)) in loads.iter_mut().zip(changes).zip(described) {
                 if let Some(load) = loads.get_mut(horizon) {
-                    *load = (*load + f64::from(change) * scale).max(0.0);
+                    *load = if zt() {
+                        series::absolute(series::relative(*load, *scale) + f64::from(change), *scale).max(0.0)
+                    } else {
+                        (*load + f64::from(change) * scale).max(0.0)
+                    };
                 }
             }
         }
@@ -190,7 +199,7 @@ impl SeriesModel {
     /// The error on rows, relative to that of the last load: the mean over the horizons of the rMAE.
     /// None if there is nothing to compare.
     pub fn rmae(&self, rows: &[SeriesRow], limit: f32) -> Option<f64> {
-        let weights = weights(rows, limit);
+        let weights = true_weights(rows, limit);
         let forecasts = self.loads(rows);
         let mut ratios = Vec::new();
         for horizon in 0..HORIZONS {
@@ -222,9 +231,43 @@ impl SeriesModel {
     }
 }
 
+fn zt() -> bool {
+    static Z: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *Z.get_or_init(|| std::env::var("ZT").is_ok())
+}
+
+fn wpow() -> f64 {
+    static Z: std::sync::OnceLock<f64> = std::sync::OnceLock::new();
+    *Z.get_or_init(|| std::env::var("WPOW").ok().and_then(|v| v.parse().ok()).unwrap_or(1.0))
+}
+
 /// How much each row counts: its scale, against the chance that it had to be picked; kinds count
 /// alike. Makes a mean of about one.
 fn weights(rows: &[SeriesRow], limit: f32) -> Vec<f32> {
+    let raw = |row: &SeriesRow| {
+        let picked = f64::from(row.chance * limit).min(1.0).max(1e-9);
+        let p = wpow();
+        if p < 0.0 { return f64::from(row.scale).powf(-p); }
+        f64::from(row.scale).powf(p) / picked
+    };
+    let mut sums = [(0.0, 0.0); 256];
+    for row in rows {
+        if let Some((sum, count)) = sums.get_mut(usize::from(row.kind)) {
+            *sum += raw(row);
+            *count += 1.0;
+        }
+    }
+    rows.iter()
+        .map(|row| {
+            let (sum, count) = sums.get(usize::from(row.kind)).copied().unwrap_or((1.0, 1.0));
+            (raw(row) * count / sum) as f32
+        })
+        .collect()
+}
+
+/// How much each row counts: its scale, against the chance that it had to be picked; kinds count
+/// alike. Makes a mean of about one.
+fn true_weights(rows: &[SeriesRow], limit: f32) -> Vec<f32> {
     let raw = |row: &SeriesRow| {
         let picked = f64::from(row.chance * limit).min(1.0).max(1e-9);
         f64::from(row.scale) / picked

@@ -304,9 +304,10 @@ impl Predictor {
         let newest_day = newest - day.min((newest - first) / 4).max(1);
         let seed = self.config.seed ^ (newest as u64).rotate_left(32);
         let learner = &mut self.learner;
-        let entities = retrain_series(&mut learner.entities, &mut learner.entity_rows, newest_day, seed);
-        let totals = retrain_series(&mut learner.totals, &mut learner.total_rows, newest_day, seed ^ TOTAL);
-        let trigger = retrain_trigger(&mut learner.trigger, &mut learner.unit_rows, newest_day, seed);
+        let skip = std::env::var("SKIP").unwrap_or_default();
+        let entities = if skip.contains('e') { Verdict::default() } else { retrain_series(&mut learner.entities, &mut learner.entity_rows, newest_day, seed) };
+        let totals = if skip.contains('p') { Verdict::default() } else { retrain_series(&mut learner.totals, &mut learner.total_rows, newest_day, seed ^ TOTAL) };
+        let trigger = if skip.contains('t') { Verdict::default() } else { retrain_trigger(&mut learner.trigger, &mut learner.unit_rows, newest_day, seed) };
         self.recalibrate();
         Decision { trigger, entities, totals }
     }
