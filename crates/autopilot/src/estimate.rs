@@ -76,21 +76,20 @@ impl Estimator {
 
     /// What a move of so many bytes will cost.
     pub fn estimate(&self, kind: TargetKind, bytes: u64) -> Estimate {
-        let (fixed_us, bytes_per_us) = self.rates(kind);
-        let duration_us = fixed_us + bytes as f64 / bytes_per_us;
-        Estimate {
-            bytes,
-            // Saturates: `as` never overflows.
-            duration_us: duration_us as i64,
-            stall_us: self.stall_us(kind),
-        }
+        self.tariff(kind).estimate(bytes)
     }
 
     /// What an exchange of roles alone costs, where nothing is left to copy.
     pub fn swap(&self, kind: TargetKind) -> Estimate {
-        Estimate {
-            bytes: 0,
-            duration_us: self.stall_us(kind),
+        self.tariff(kind).swap()
+    }
+
+    /// The figures behind the estimates, worked out once.
+    pub(crate) fn tariff(&self, kind: TargetKind) -> Tariff {
+        let (fixed_us, bytes_per_us) = self.rates(kind);
+        Tariff {
+            fixed_us,
+            bytes_per_us,
             stall_us: self.stall_us(kind),
         }
     }
@@ -123,6 +122,33 @@ impl Estimator {
             TargetKind::Server => 5.0,
         };
         (fixed_us, quantile_of(rates, 0.25).unwrap_or(assumed))
+    }
+}
+
+/// What moves to one kind of target cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tariff {
+    fixed_us: f64,
+    bytes_per_us: f64,
+    stall_us: i64,
+}
+
+impl Tariff {
+    pub(crate) fn estimate(&self, bytes: u64) -> Estimate {
+        Estimate {
+            bytes,
+            // Saturates: `as` never overflows.
+            duration_us: (self.fixed_us + bytes as f64 / self.bytes_per_us) as i64,
+            stall_us: self.stall_us,
+        }
+    }
+
+    pub(crate) fn swap(&self) -> Estimate {
+        Estimate {
+            bytes: 0,
+            duration_us: self.stall_us,
+            stall_us: self.stall_us,
+        }
     }
 }
 

@@ -54,8 +54,8 @@ impl QuietHours {
 pub struct Policy {
     /// How much it does by itself.
     pub mode: Mode,
-    /// From this probability of saturation on a shadow is worth having. Half the precision of a
-    /// migration is enough: a shadow that was not needed costs a copy and no user notices.
+    /// From this probability of saturation on a shadow is worth having. Lower than for a swap: a
+    /// shadow that was not needed costs a copy, and no user notices. A choice, not measured.
     pub shadow_confidence: f64,
     /// Below this probability a partition is calm. Lower than the one above, so that a probability
     /// that hovers does not create and drop.
@@ -83,8 +83,8 @@ pub struct Policy {
     pub unit_cooldown_us: i64,
     /// An entity is left alone for so long after a swap, in microseconds.
     pub entity_cooldown_us: i64,
-    /// For so long after a shadow was created or dropped the prediction creates no other for the
-    /// same partition and drops none, in microseconds.
+    /// For so long after a shadow was dropped the prediction creates no other for the same
+    /// partition, and no shadow is dropped that is younger, in microseconds.
     pub shadow_cooldown_us: i64,
     /// Bytes copied in any 24 hours. `None`: any number.
     pub budget_bytes_day: Option<u64>,
@@ -94,8 +94,9 @@ pub struct Policy {
     pub quiet_hours: Option<QuietHours>,
     /// The reactive rule acts in quiet hours too.
     pub quiet_reactive: bool,
-    /// The latency guard: with the host this busy (fraction) nothing is begun, except that the
-    /// reactive rule may swap what stands ready, which copies nothing.
+    /// The latency guard: with the host this busy (fraction) nothing is begun, except what takes
+    /// load away and copies nothing: shadows are dropped, and the reactive rule may swap what
+    /// stands ready.
     pub busy_fraction: f64,
     /// The guard lets go below this fraction.
     pub busy_resume_fraction: f64,

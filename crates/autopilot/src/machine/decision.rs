@@ -121,7 +121,7 @@ words! {
         HostBusy => "host_busy",
         /// The partition was migrated not long ago.
         UnitCooldown => "unit_cooldown",
-        /// A shadow of the partition was created or dropped not long ago.
+        /// A shadow of the partition was dropped not long ago, or this one is too young to be.
         ShadowCooldown => "shadow_cooldown",
         /// The last attempt failed not long ago.
         Backoff => "backoff",

@@ -8,12 +8,22 @@
 //! Decisions follow from what stands now, not from what was ordered: one that could not be carried
 //! out is made again at the next tick, or after a back-off where it failed.
 
+mod assess;
+mod decide;
 mod decision;
+mod gates;
 mod observation;
+mod reserve;
 mod state;
+mod unit;
 
 pub use decision::{Action, Block, Cancel, Decision, Outcome, Reason, Tick, Trigger};
 pub use observation::{
     Busy, Job, JobKind, Observation, Origin, Prediction, ShadowSeen, Stage, UnitSeen,
 };
 pub use state::State;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;

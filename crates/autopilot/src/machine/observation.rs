@@ -37,6 +37,8 @@ pub struct Observation {
 pub struct UnitSeen {
     /// Its name: the key of everything remembered about it.
     pub unit: String,
+    /// Its table, or group of tables: an entity's cooldown goes with it from partition to partition.
+    pub table: String,
     /// Its table's own policy, if it has one.
     pub policy: Option<Policy>,
     /// Its load now.
@@ -66,7 +68,8 @@ pub struct Prediction {
     pub confidence: f64,
     /// Predicted peak of each resource within the horizon. Zero: not predicted, the load now counts.
     pub peak: Loads,
-    /// Time from `at_us` until the predicted crossing, in microseconds.
+    /// Time from `at_us` until the predicted crossing, in microseconds. Zero or less: not
+    /// predicted; the horizon of an hour counts.
     pub lead_us: i64,
 }
 
@@ -113,6 +116,18 @@ pub struct ShadowSeen {
     pub created_at_us: i64,
     /// When it was last swapped, in microseconds; cooldowns run from then, whoever swapped it.
     pub swapped_at_us: Option<i64>,
+}
+
+impl ShadowSeen {
+    /// Made by the autopilot.
+    pub fn is_ours(&self) -> bool {
+        self.origin == Origin::Autopilot
+    }
+
+    /// It mirrors, or is going to, and may be resized, swapped or dropped.
+    pub fn is_standing(&self) -> bool {
+        matches!(self.stage, Stage::Building | Stage::Ready)
+    }
 }
 
 words! {

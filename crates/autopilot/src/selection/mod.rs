@@ -12,9 +12,14 @@
 //! fewest possible bytes (Csirik, Frenk, Labbé, Zhang 1991); in practice it is close to them.
 
 mod cover;
+mod place;
 mod select;
 
+pub(crate) use place::span;
 pub use select::select;
+
+#[cfg(test)]
+mod tests;
 
 use crate::estimate::{Estimator, TargetKind};
 use crate::resource::{Capacities, Loads, known};
@@ -105,7 +110,7 @@ impl Default for Target {
 
 /// When a move is worth it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// Moves that together relieve less than this fraction of the need do not pay.
     pub relief_min: f64,
@@ -248,6 +253,8 @@ words! {
         OverBudget => "over_budget",
         /// As many moves are under way as may be.
         TooManyMoves => "too_many_moves",
+        /// As many entities as one selection may take are taken.
+        TooManyEntities => "too_many_entities",
         /// The partition has no entity that could move.
         NoCandidate => "no_candidate",
     }
@@ -285,6 +292,11 @@ pub fn score(forecast: f64, usual: Option<f64>) -> f64 {
         Some(usual) => known(0.5 * known(forecast) + 0.5 * known(usual)),
         None => known(forecast),
     }
+}
+
+/// The fraction of a need that a relief meets, 0 to 1: of the resources in need, the least.
+pub fn share(relief: &Loads, need: &Loads) -> f64 {
+    cover::least(&cover::shares(relief, need), need)
 }
 
 /// Indices of the entities to move so that their scores sum to the need, with the least size.
