@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use predict::calendar::HORIZON_MINUTES;
+use autopilot::selection;
 use predict::{Calendar, Config, EntityForecast, HORIZONS, Interval, Predictor};
 
 use crate::moves::{Tally, need};
@@ -154,7 +154,6 @@ impl<'a> Walk<'a> {
             smooth_minutes: SMOOTH_MINUTES,
             entities_max: trace.entities(),
             units_max: count,
-            rows_max: std::env::var("RMAX").ok().and_then(|v| v.parse().ok()).unwrap_or(20_000),
             ..Config::default()
         };
         let mut predictor = Predictor::new(config);
@@ -323,11 +322,11 @@ fn choose(
     let score = |entity: &usize| {
         let Some(forecast) = forecasts.get(&(*entity as u64)) else { return 0.0 };
         let next = forecast.at.last().map_or(0.0, |interval| interval.mid);
-        (next + forecast.same_time.unwrap_or(next)) / 2.0
+        selection::score(next, forecast.same_time)
     };
     let scores: Vec<f64> = partition.members.iter().map(score).collect();
     let sizes: Vec<f64> = partition.members.iter().map(|entity| trace.size(*entity)).collect();
-    greedy(need, &scores, &sizes)
+    selection::choose(need, &scores, &sizes)
         .into_iter()
         .filter_map(|number| partition.members.get(number).copied())
         .collect()
@@ -403,25 +402,4 @@ impl Errors {
             count: self.sums.iter().map(|sum| sum.count).collect(),
         }
     }
-}
-
-const _: () = assert!(HORIZON_MINUTES.len() == HORIZONS);
-
-fn greedy(need: f64, scores: &[f64], sizes: &[f64]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).filter(|i| scores[*i] > 0.0).collect();
-    order.sort_by(|a, b| (scores[*b] / sizes[*b]).total_cmp(&(scores[*a] / sizes[*a])));
-    let mut sum = 0.0;
-    let mut picks = vec![];
-    for i in order {
-        if sum >= need { break; }
-        sum += scores[i];
-        picks.push(i);
-    }
-    for i in picks.clone() {
-        if sum - scores[i] >= need {
-            sum -= scores[i];
-            picks.retain(|p| *p != i);
-        }
-    }
-    picks
 }
