@@ -61,6 +61,7 @@ COMMENT ON TABLE shadowpart.prediction IS
     'Forecasts, and once their horizon has passed, what happened. Kept for two weeks, or as long as the '
     'history if that is shorter.';
 CREATE INDEX prediction_at ON shadowpart.prediction (at);
+CREATE INDEX prediction_newest ON shadowpart.prediction (relation, at);
 CREATE INDEX prediction_open ON shadowpart.prediction (due_at) WHERE resolved_at IS NULL;
 
 CREATE TABLE shadowpart.decision (
@@ -225,6 +226,23 @@ WHERE
 COMMENT ON VIEW shadow_policies IS
     'The settings that hold for each managed table, and for partitions that have some of their own.';
 
+-- For shadow_predict(): found by an index, however many forecasts there are.
+CREATE VIEW shadowpart.newest_prediction WITH (security_barrier) AS
+SELECT p.*
+FROM shadowpart.managed m
+CROSS JOIN LATERAL (
+    SELECT max(q.at) AS at
+    FROM shadowpart.prediction q
+    WHERE q.relation = m.relation::oid
+) n
+JOIN shadowpart.prediction p ON p.relation = m.relation::oid AND p.at = n.at
+WHERE
+    pg_has_role('pg_monitor', 'MEMBER')
+    OR coalesce(has_table_privilege(m.relation, 'SELECT'), false)
+        AND NOT coalesce(row_security_active(m.relation), false);
+COMMENT ON VIEW shadowpart.newest_prediction IS 'The forecasts that were made last, of each managed table.';
+GRANT SELECT ON shadowpart.newest_prediction TO PUBLIC;
+
 CREATE FUNCTION shadow_predict(relation regclass DEFAULT NULL)
     RETURNS TABLE (
         relation regclass,
@@ -245,14 +263,14 @@ CREATE FUNCTION shadow_predict(relation regclass DEFAULT NULL)
     LANGUAGE sql STABLE
     AS $$
         SELECT
-            p.relation::regclass, p.partition::regclass, p.entity, p.resource, p.load,
-            p.forecast, p.low, p.high, p.capacity, p.probability, p.horizon, p.stage, p.at, p.drivers
-        FROM @extschema@.shadow_predictions p
-        WHERE p.at = (
-                SELECT max(q.at) FROM @extschema@.shadow_predictions q WHERE q.relation = p.relation)
-            AND (shadow_predict.relation IS NULL OR p.relation = shadow_predict.relation)
-        ORDER BY p.relation::text, p.probability DESC NULLS LAST, p.partition::text, p.entity IS NOT NULL,
-            p.resource, p.forecast DESC NULLS LAST, p.entity, p.horizon
+            p.relation::regclass, p.partition::regclass, p.entity, p.resource, round(p.load::numeric, 2),
+            round(p.forecast::numeric, 2), round(p.low::numeric, 2), round(p.high::numeric, 2),
+            round(p.capacity::numeric, 2), round(p.probability::numeric, 3),
+            make_interval(secs => p.horizon_ms / 1000.0), p.stage, p.at, p.drivers
+        FROM shadowpart.newest_prediction p
+        WHERE shadow_predict.relation IS NULL OR p.relation = shadow_predict.relation
+        ORDER BY p.relation::regclass::text, p.probability DESC NULLS LAST, p.partition::regclass::text,
+            p.entity IS NOT NULL, p.resource, p.forecast DESC NULLS LAST, p.entity, p.horizon_ms
     $$;
 COMMENT ON FUNCTION shadow_predict(regclass) IS
     'The newest forecasts: for each partition and resource the load now, its highest mean over 15 minutes '
@@ -471,6 +489,33 @@ CREATE FUNCTION shadowpart.blockers(partition oid) RETURNS jsonb
     $$;
 COMMENT ON FUNCTION shadowpart.blockers(oid) IS
     'Transactions that write to a partition now: a step that needs its lock would wait for them.';
+
+CREATE FUNCTION shadowpart.backtest(
+    relation oid, resource text, partitions integer, horizon_ms bigint, seed bigint)
+    RETURNS jsonb
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'backtest_wrapper';
+COMMENT ON FUNCTION shadowpart.backtest(oid, text, integer, bigint, bigint) IS
+    'Replays the recorded history of a table; see shadow_backtest().';
+
+CREATE FUNCTION shadow_backtest(
+    relation regclass,
+    resource text DEFAULT 'write_rows_s',
+    horizon interval DEFAULT '60 min',
+    partitions integer DEFAULT NULL,
+    seed bigint DEFAULT 1
+) RETURNS TABLE (metric text, model numeric, reactive numeric)
+    LANGUAGE sql VOLATILE
+    AS $$
+        SELECT m.metric, round(m.model::numeric, 4), round(m.reactive::numeric, 4)
+        FROM jsonb_to_recordset(shadowpart.backtest(
+            relation, resource, partitions, (extract(epoch FROM horizon) * 1000)::bigint, seed))
+            m (metric text, model double precision, reactive double precision)
+    $$;
+COMMENT ON FUNCTION shadow_backtest(regclass, text, interval, integer, bigint) IS
+    'What would have been predicted and done on the recorded history of a table, walking forward with what '
+    'was known at each moment, and how good that would have been; beside it the rule that acts at 0.8 of '
+    'the capacity. For the owner of the table, superusers and pg_monitor.';
 
 GRANT SELECT ON shadow_policies, shadow_predictions, shadow_prediction_quality, shadow_calibration,
     shadow_decisions TO PUBLIC;
