@@ -274,10 +274,11 @@ CREATE FUNCTION shadow_predict(relation regclass DEFAULT NULL)
             p.resource, p.forecast DESC NULLS LAST, p.entity, p.horizon
     $$;
 COMMENT ON FUNCTION shadow_predict(regclass) IS
-    'The newest forecasts, of all managed tables, of one or of a partition: for each partition and resource the load now, its highest mean over 15 minutes '
-    'within the horizon with an interval that holds it in 8 of 10 cases, the probability that it reaches '
-    'capacity, and what speaks for it (drivers); for the most active entities their load after 5, 15 and '
-    '60 minutes. Read from what the worker stored last (at).';
+    'The newest forecasts, of all managed tables, of one or of a partition: for each partition and '
+    'resource the load now, its highest mean over 15 minutes within the horizon with an interval that '
+    'holds it in 8 of 10 cases, the probability that it reaches capacity, and what speaks for it '
+    '(drivers); for the most active entities their load after 5, 15 and 60 minutes. Read from what the '
+    'worker stored last (at).';
 
 CREATE VIEW shadow_predictions WITH (security_barrier) AS
 SELECT
@@ -469,8 +470,8 @@ CREATE FUNCTION shadow_plan(relation regclass DEFAULT NULL)
         FROM shadowpart.plan(relation) p
     $$;
 COMMENT ON FUNCTION shadow_plan(regclass) IS
-    'What the autopilot would do now with all managed tables, with one or with a partition, and what it would '
-    'not do, with the reasons; nothing is done. locks: '
+    'What the autopilot would do now with all managed tables, with one or with a partition, and what it '
+    'would not do, with the reasons; nothing is done. locks: '
     'what would be taken, each for no longer than max_stall; blockers: sessions that would be in the way '
     'now. For the owner of the table, superusers and pg_monitor.';
 
