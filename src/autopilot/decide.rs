@@ -22,8 +22,12 @@ use predict::EntityForecast;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Between two looks, unless a setting has changed: rules about the present load react within a minute.
-pub const TICK_US: i64 = 60_000_000;
+/// Between two looks, unless a setting has changed, in microseconds: rules about the present load react within
+/// a minute.
+pub fn tick_us() -> i64 {
+    (i64::from(crate::guc::PREDICT_SLOT_MS.get()) * 1000).min(60_000_000)
+}
+
 /// Entities of which a decision says why they were not chosen.
 const REJECTED_STORED: usize = 20;
 
@@ -82,11 +86,11 @@ impl Decider {
     pub fn work(&mut self, memory: &Memory) -> Result<()> {
         let now_us = record::now_us();
         // The clock may have been set back.
-        self.due_us = self.due_us.min(now_us + TICK_US);
+        self.due_us = self.due_us.min(now_us + tick_us());
         if now_us < self.due_us && !shared::take_hurry() {
             return Ok(());
         }
-        self.due_us = now_us + TICK_US.min(memory.step_us());
+        self.due_us = now_us + tick_us();
         if self.state.is_none() {
             let (state, open) = step(|| Ok((saved_state()?, open_decisions()?)))?;
             self.state = Some(state);

@@ -242,11 +242,7 @@ impl Settings {
     /// As the pure part takes it.
     pub fn policy(&self) -> Policy {
         let general = general();
-        // A tick counts as one where there is a new look at the load.
-        let tick_ms = i64::from(guc::PREDICT_INTERVAL_MS.get())
-            .min(i64::from(guc::PREDICT_SLOT_MS.get()))
-            .min(super::decide::TICK_US / 1000)
-            .max(i64::from(guc::HISTORY_INTERVAL_MS.get()));
+        let tick_ms = (super::decide::tick_us() / 1000).max(1);
         let ticks = |ms: i64| u32::try_from((ms / tick_ms).max(1)).unwrap_or(u32::MAX);
         Policy {
             mode: Mode::from_word(&self.autopilot).unwrap_or(Mode::Advise),

@@ -23,6 +23,9 @@ const PRESENT_ROWS: i64 = 3;
 /// Entities of a partition that are considered: the heaviest.
 pub const CANDIDATES_MAX: usize = 200;
 
+/// A learned capacity of fewer rows a second is none: any machine bears more.
+const LEARNED_MIN: f64 = 10.0;
+
 /// A leaf of a managed table.
 #[derive(Clone, Debug)]
 pub struct Leaf {
@@ -175,7 +178,7 @@ fn stage(state: State, goal: Goal) -> Stage {
         (_, Goal::Dropped | Goal::Cancelled | Goal::Failed | Goal::Finalized) => Stage::Ending,
         (State::Ready, _) => Stage::Ready,
         (State::Migrated, _) => Stage::Migrated,
-        (State::Queued | State::Building, _) => Stage::Building,
+        (State::Queued | State::Building | State::Adding | State::Removing, _) => Stage::Building,
         _ => Stage::Ending,
     }
 }
@@ -186,6 +189,7 @@ fn job(live: &Live) -> Option<JobKind> {
     Some(match (live.state, live.goal) {
         (_, Goal::Dropped | Goal::Cancelled | Goal::Failed | Goal::Finalized) => JobKind::Drop,
         (State::Queued | State::Building, _) => JobKind::Create,
+        (State::Adding | State::Removing, _) => JobKind::Resize,
         _ => JobKind::Swap,
     })
 }
@@ -375,12 +379,14 @@ pub fn prediction(
     })
 }
 
-/// Capacities that forecasts were made against, where they are not configured.
+/// Capacities that forecasts were made against, where they are not configured. A partition that idles has
+/// not shown what it can bear.
 pub fn learned(rows: &[&super::forecasts::Forecast]) -> PerResource<Option<f64>> {
     PerResource::from_fn(|resource| {
         (rows.iter())
             .filter(|row| resource::of(row.resource) == Some(resource))
             .find_map(|row| row.capacity)
+            .filter(|capacity| *capacity >= LEARNED_MIN)
     })
 }
 

@@ -5,11 +5,11 @@ use super::state::State;
 use super::{Action, Observation, Stage};
 use crate::resource::Loads;
 use crate::selection::{Candidate, Target};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// The candidates of the partitions that matter at a tick, by partition and entity: of those in
 /// trouble, with shadows, or with decisions under way.
-pub(super) struct Entities<'a>(BTreeMap<(&'a str, &'a str), &'a Candidate>);
+pub(super) struct Entities<'a>(HashMap<&'a str, HashMap<&'a str, &'a Candidate>>);
 
 impl<'a> Entities<'a> {
     pub fn new(state: &State, seen: &'a Observation, assessed: &[Assessed<'_>]) -> Self {
@@ -20,23 +20,24 @@ impl<'a> Entities<'a> {
             .collect();
         matter.extend(seen.shadows.iter().map(|shadow| shadow.unit.as_str()));
         matter.extend(state.pending.values().map(|pending| pending.unit.as_str()));
-        let mut all = BTreeMap::new();
+        let mut all = HashMap::new();
         for unit in &seen.units {
             if !matter.contains(unit.unit.as_str()) {
                 continue;
             }
-            for candidate in &unit.candidates {
-                all.insert((unit.unit.as_str(), candidate.entity.as_str()), candidate);
-            }
+            let its = unit.candidates.iter().map(|c| (c.entity.as_str(), c));
+            all.entry(unit.unit.as_str())
+                .or_insert_with(|| its.collect());
         }
         Entities(all)
     }
 
     /// What some entities of a partition load it with, and their bytes; unknown ones count nothing.
     pub fn sum(&self, unit: &str, entities: &[String]) -> (Loads, u64) {
+        let its = self.0.get(unit);
         entities
             .iter()
-            .filter_map(|entity| self.0.get(&(unit, entity.as_str())))
+            .filter_map(|entity| its?.get(entity.as_str()))
             .fold((Loads::default(), 0u64), |(loads, bytes), candidate| {
                 (
                     loads.plus(&candidate.relief()),

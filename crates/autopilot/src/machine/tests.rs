@@ -164,6 +164,165 @@ fn the_same_sample_and_the_same_prediction_count_once() {
 }
 
 #[test]
+fn a_load_that_nobody_measures_any_more_is_no_reason_to_act() {
+    let mut state = State::default();
+    let mut seen = seen(Mode::Migrate, vec![unit("p", 99.0)]);
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert!(executed(&tick).is_empty());
+    seen.units[0].load_at_us = Some(seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 20);
+    assert_eq!(tick.decisions[0].action, Action::Hold);
+}
+
+#[test]
+fn a_swap_does_not_wait_for_a_shadow_that_is_built_beside_it() {
+    let mut one = unit("p", 130.0);
+    one.candidates.push(entity("giant", 65.0));
+    let mut seen = seen(Mode::Migrate, vec![one]);
+    seen.policy.reactive_ticks = 1;
+    seen.policy.relief_fraction = 0.1;
+    seen.targets[0].capacity = capacity(130.0);
+    seen.targets.push(Target {
+        name: "t2".into(),
+        ..seen.targets[0].clone()
+    });
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert_eq!(executed(&tick).len(), 2, "{tick:?}");
+    // One of them is ready, the other's job has not even been seen.
+    let Action::CreateShadow { target, entities } = &tick.decisions[0].action else {
+        panic!("{tick:?}");
+    };
+    let mut ready = shadow(1, "p", &[], Stage::Ready);
+    ready.target = target.clone();
+    ready.entities = entities.clone();
+    seen.shadows = vec![ready];
+    state.outcome(tick.decisions[0].id, Outcome::Done, seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert!(
+        executed(&tick).contains(&&Action::Swap { shadow: 1 }),
+        "{tick:?}"
+    );
+}
+
+#[test]
+fn room_is_kept_for_what_is_being_built_and_for_what_was_just_ordered() {
+    // Room for 70; a and b of the one are 65, the other wants 30.
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 130.0)]);
+    seen.targets[0].capacity = capacity(100.0);
+    let mut other = unit("q", 99.0);
+    other.candidates = vec![entity("x", 30.0)];
+    for built in [false, true] {
+        let mut state = State::default();
+        let tick = ticks(&mut state, &mut seen, 2);
+        assert!(
+            matches!(executed(&tick)[0], Action::CreateShadow { entities, .. } if entities.len() == 2)
+        );
+        if built {
+            state.outcome(tick.decisions[0].id, Outcome::Started, seen.now_us);
+            seen.shadows = vec![shadow(1, "p", &["a", "b"], Stage::Building)];
+        }
+        seen.units.push(other.clone());
+        let tick = ticks(&mut state, &mut seen, 2);
+        let decision = tick.decisions.iter().find(|d| d.unit == "q").unwrap();
+        assert_eq!(decision.action, Action::Hold, "built: {built}");
+        assert_eq!(decision.rejection, Some(Rejection::TargetOverloaded));
+        seen.units.pop();
+    }
+}
+
+#[test]
+fn a_partition_that_only_advises_takes_no_room_from_one_that_acts() {
+    // Room for 70; the first would take 65 of it, the second needs 30.
+    let mut advised = unit("a", 130.0);
+    advised.policy = Some(Policy::default());
+    let mut acting = unit("b", 99.0);
+    acting.candidates = vec![entity("x", 30.0)];
+    let mut seen = seen(Mode::Shadow, vec![advised, acting]);
+    seen.targets[0].capacity = capacity(100.0);
+    let tick = ticks(&mut State::default(), &mut seen, 2);
+    let done: Vec<_> = tick.decisions.iter().filter(|d| d.execute).collect();
+    assert_eq!((done.len(), done[0].unit.as_str()), (1, "b"), "{tick:?}");
+    let proposed = tick.decisions.iter().find(|d| d.unit == "a").unwrap();
+    assert!(!proposed.execute);
+}
+
+#[test]
+fn bytes_that_were_not_copied_are_given_back_to_the_budget() {
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 99.0)]);
+    seen.policy.budget_bytes_day = Some(3 << 19);
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 2);
+    state.outcome(tick.decisions[0].id, Outcome::Failed, seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert_eq!(executed(&tick).len(), 1, "{tick:?}");
+    // Once started it may have copied.
+    state.outcome(tick.decisions[0].id, Outcome::Started, seen.now_us);
+    state.outcome(tick.decisions[0].id, Outcome::Failed, seen.now_us);
+    let tick = ticks(&mut state, &mut seen, 2);
+    assert_eq!(tick.decisions[0].blocked_by, Some(Block::OverBudget));
+}
+
+#[test]
+fn after_the_kill_switch_it_looks_anew() {
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 99.0)]);
+    let mut state = State::default();
+    ticks(&mut state, &mut seen, 1);
+    seen.kill = true;
+    assert_eq!(ticks(&mut state, &mut seen, 1), Tick::default());
+    seen.kill = false;
+    assert!(executed(&ticks(&mut state, &mut seen, 1)).is_empty());
+    assert_eq!(executed(&ticks(&mut state, &mut seen, 1)).len(), 1);
+}
+
+#[test]
+fn an_entity_is_removed_when_it_was_not_needed_for_some_ticks_in_a_row() {
+    let mut one = unit("p", 90.0);
+    one.prediction = predicted(0.5, NOW_US);
+    let mut seen = seen(Mode::Shadow, vec![one]);
+    seen.shadows = vec![shadow(1, "p", &["a", "b", "z"], Stage::Ready)];
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 5);
+    assert!(executed(&tick).is_empty(), "{tick:?}");
+    // Needed once in between: it begins anew.
+    seen.units[0].candidates.push(entity("z", 60.0));
+    assert!(executed(&ticks(&mut state, &mut seen, 1)).is_empty());
+    seen.units[0].candidates.pop();
+    assert!(executed(&ticks(&mut state, &mut seen, 5)).is_empty());
+    let tick = ticks(&mut state, &mut seen, 1);
+    let removal = Action::RemoveEntities {
+        shadow: 1,
+        entities: vec!["z".into()],
+    };
+    assert_eq!(executed(&tick), [&removal]);
+    assert_eq!(tick.decisions[0].reason, Reason::Unneeded);
+}
+
+#[test]
+fn a_young_shadow_is_not_dropped() {
+    let mut seen = seen(Mode::Shadow, vec![unit("p", 10.0)]);
+    seen.policy.calm_ticks = 1;
+    seen.shadows = vec![shadow(1, "p", &["a"], Stage::Ready)];
+    seen.shadows[0].created_at_us = NOW_US;
+    let mut state = State::default();
+    let tick = ticks(&mut state, &mut seen, 11);
+    assert_eq!(tick.decisions[0].blocked_by, Some(Block::ShadowCooldown));
+    let tick = ticks(&mut state, &mut seen, 1);
+    assert_eq!(executed(&tick), [&Action::DropShadow { shadow: 1 }]);
+}
+
+#[test]
+fn an_entity_listed_twice_is_moved_once() {
+    let mut one = unit("p", 99.0);
+    one.candidates = vec![entity("a", 20.0), entity("a", 20.0), entity("b", 15.0)];
+    let mut seen = seen(Mode::Shadow, vec![one]);
+    let tick = ticks(&mut State::default(), &mut seen, 2);
+    assert!(
+        matches!(executed(&tick)[0], Action::CreateShadow { entities, .. } if entities.len() == 2)
+    );
+}
+
+#[test]
 fn an_old_prediction_says_nothing() {
     let mut state = State::default();
     let mut one = unit("p", 50.0);
@@ -587,7 +746,7 @@ fn any_observation() -> impl Strategy<Value = Observation> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// Whatever is seen, in whatever order: no panic, a state that can be kept, a plan that is
     /// what is done, and nothing beyond the mode.
@@ -623,23 +782,4 @@ proptest! {
             state = serde_json::from_str(&json).unwrap();
         }
     }
-}
-
-#[test]
-fn ten_thousand_entities_on_each_of_ten_partitions_are_decided_on_quickly() {
-    let units = (0..10).map(|u| {
-        let mut one = unit(&format!("p{u}"), 99.0);
-        one.candidates = (0..10_000)
-            .map(|e| entity(&format!("{u}.{e}"), f64::from((e * 7919) % 97) / 1000.0))
-            .collect();
-        one
-    });
-    let mut seen = seen(Mode::Migrate, units.collect());
-    seen.policy.reactive_ticks = 1;
-    let mut state = State::default();
-    let started = std::time::Instant::now();
-    let tick = state.tick(&seen);
-    println!("{:?}", started.elapsed());
-    assert!(tick.decisions.len() >= 10);
-    assert!(started.elapsed().as_secs() < 20);
 }
