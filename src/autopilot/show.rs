@@ -66,13 +66,16 @@ fn plan(
         let mut rows = Vec::new();
         for decision in &tick.decisions {
             let root = pg_sys::Oid::from(of.get(&decision.unit).copied().unwrap_or(0));
-            if relation.is_some_and(|relation| relation != root) || !may_ask(root) {
+            let partition = pg_sys::Oid::from(decision.unit.parse::<u32>().unwrap_or(0));
+            if relation.is_some_and(|relation| relation != root && relation != partition)
+                || !may_ask(root)
+            {
                 continue;
             }
             let (entities, target) = decide::objects(&decision.action);
             rows.push((
                 root,
-                pg_sys::Oid::from(decision.unit.parse::<u32>().unwrap_or(0)),
+                partition,
                 decision.action.word().to_owned(),
                 entities,
                 target,
