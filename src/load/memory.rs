@@ -5,6 +5,7 @@
 
 use super::{Amounts, MEASURES, entity};
 use crate::guc;
+use load::meter::Meter;
 use load::sketch::{self, Info, Key, Seed, Shard, ShardMut};
 use load::values::{self, Values, ValuesMut};
 use pgrx::pg_sys;
@@ -41,6 +42,16 @@ pub struct Counted {
     pub statements_estimated: u64,
 }
 
+/// What is counted, or passed over. The numbers are places of meters.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub enum Event {
+    /// A row that is written, or a small statement that writes.
+    Write,
+    /// A statement that reads.
+    Read,
+}
+
 /// What stands before the shards.
 #[repr(C)]
 struct Head {
@@ -53,6 +64,8 @@ struct Head {
     reset_us: AtomicI64,
     /// See [`Counted`].
     counted: [AtomicU64; 4],
+    /// How many of each [`Event`] there are.
+    meters: [Meter; 2],
 }
 
 static mut HEAD: *mut Head = std::ptr::null_mut();
@@ -153,6 +166,7 @@ unsafe fn make() {
             values_bytes: values::values_bytes(places(), VALUE_BYTES),
             reset_us: AtomicI64::new(now),
             counted: Default::default(),
+            meters: Default::default(),
         });
         for shard in 0..=TOTALS {
             let slots = if shard == TOTALS { totals() } else { slots() };
@@ -274,6 +288,15 @@ pub fn add_counted(more: &Counted) {
     for (sum, more) in unsafe { (*HEAD).counted.iter() }.zip(numbers) {
         sum.fetch_add(more, Ordering::Relaxed);
     }
+}
+
+/// Adds events of this session to those of the cluster; gives how many there were per second lately.
+pub fn events_per_second(event: Event, events: u32, now_us: i64) -> f64 {
+    if seed().is_none() {
+        return 0.0;
+    }
+    // SAFETY: made at start-up.
+    unsafe { (&(*HEAD).meters)[event as usize].add(u64::from(events), now_us) }
 }
 
 /// How much of what happened was looked at, since the last reset.

@@ -1,6 +1,6 @@
 //! Statements that are not counted are spared the triggers that count.
 
-use crate::pg::trigger;
+use crate::pg::{raw, trigger};
 use pgrx::prelude::*;
 use std::ffi::CStr;
 
@@ -107,8 +107,7 @@ unsafe extern "C-unwind" fn first_row(
             return slot;
         };
         let root = state.rootResultRelInfo;
-        if !slot.is_null()
-            && u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0
+        if raw::holds_row(slot)
             && (*(*slot).tts_tupleDescriptor).natts == (*(*(*root).ri_RelationDesc).rd_att).natts
         {
             let routing = state.mt_partition_tuple_routing;
