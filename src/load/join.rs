@@ -279,16 +279,16 @@ unsafe fn other_side(
         } else {
             (*state).lefttree
         };
-        if !restricted
-            || side.is_null()
-            // It gives the same rows again and again.
-            || (is_outer && (*state).type_ == pg_sys::NodeTag::T_NestLoopState)
-        {
+        if !restricted || side.is_null() {
             return None;
         }
-        // A hash is not asked for rows; what is below it is, and has the same columns.
-        if (*side).type_ == pg_sys::NodeTag::T_HashState {
+        // A hash is not asked for rows; what is below it is, and has the same columns. So has what is below a
+        // node that keeps rows, to give them again and again.
+        let keeps = (*side).type_ == pg_sys::NodeTag::T_MaterialState;
+        if keeps || (*side).type_ == pg_sys::NodeTag::T_HashState {
             side = (*side).lefttree;
+        } else if is_outer && (*state).type_ == pg_sys::NodeTag::T_NestLoopState {
+            return None;
         }
         // Workers get a part of the rows each, and nobody else sees those.
         if side.is_null() || (*(*side).plan).parallel_aware || (*plan).parallel_aware {

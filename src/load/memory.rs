@@ -57,9 +57,10 @@ pub enum Event {
 struct Head {
     seed: Seed,
     slots: u32,
-    shard_bytes: usize,
-    totals_bytes: usize,
-    values_bytes: usize,
+    /// With the most entities that can be set, below 2 GB each.
+    shard_bytes: u32,
+    totals_bytes: u32,
+    values_bytes: u32,
     /// When the counters were reset last, in microseconds since 2000.
     reset_us: AtomicI64,
     /// See [`Counted`].
@@ -161,9 +162,9 @@ unsafe fn make() {
         HEAD.write(Head {
             seed: random,
             slots: slots(),
-            shard_bytes: sketch::shard_bytes::<MEASURES>(slots()),
-            totals_bytes: sketch::shard_bytes::<MEASURES>(totals()),
-            values_bytes: values::values_bytes(places(), VALUE_BYTES),
+            shard_bytes: sketch::shard_bytes::<MEASURES>(slots()) as u32,
+            totals_bytes: sketch::shard_bytes::<MEASURES>(totals()) as u32,
+            values_bytes: values::values_bytes(places(), VALUE_BYTES) as u32,
             reset_us: AtomicI64::new(now),
             counted: Default::default(),
             meters: Default::default(),
@@ -179,21 +180,23 @@ unsafe fn make() {
 unsafe fn block<'a>(shard: u32) -> &'a mut [u8] {
     // SAFETY: the caller holds the shard's lock, or is alone.
     unsafe {
-        let before = HEAD_BYTES + shard as usize * (*HEAD).shard_bytes;
+        let before = HEAD_BYTES + shard as usize * (*HEAD).shard_bytes as usize;
         let bytes = if shard == TOTALS {
             (*HEAD).totals_bytes
         } else {
             (*HEAD).shard_bytes
         };
-        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), bytes)
+        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), bytes as usize)
     }
 }
 
 unsafe fn values_block<'a>() -> &'a mut [u8] {
     // SAFETY: the caller holds the lock of the values, or is alone.
     unsafe {
-        let before = HEAD_BYTES + SHARDS as usize * (*HEAD).shard_bytes + (*HEAD).totals_bytes;
-        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), (*HEAD).values_bytes)
+        let before = HEAD_BYTES
+            + SHARDS as usize * (*HEAD).shard_bytes as usize
+            + (*HEAD).totals_bytes as usize;
+        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), (*HEAD).values_bytes as usize)
     }
 }
 

@@ -319,7 +319,8 @@ fn joins_to_one_entity() {
             )?;
             for mode in ["force_custom_plan", "force_generic_plan"] {
                 session.run(&format!("SET plan_cache_mode = {mode}"))?;
-                assert_reads(&mut session, "EXECUTE p ('one')", "1 1/100").context(mode)?;
+                assert_reads(&mut session, "EXECUTE p ('one')", "1 1/100")
+                    .with_context(|| format!("{settings}, {mode}"))?;
                 assert_reads(&mut session, "EXECUTE p ('nine')", "9 1/50").context(mode)?;
             }
             session.run("DEALLOCATE p")?;
