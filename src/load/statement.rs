@@ -95,8 +95,8 @@ static mut IGNORED: bool = false;
 /// So many rows, and statements, of a session are counted exactly in a burst; and so many of all sessions
 /// together each second in the long run. A counted statement costs some ten microseconds, so this bounds the
 /// cost to less than a hundredth of a core.
-static mut ROWS: Sampler = Sampler::new(Event::Write, 2000.0, 300.0);
-static mut STATEMENTS: Sampler = Sampler::new(Event::Read, 2000.0, 300.0);
+static mut ROWS: Sampler = Sampler::new(Event::Write, 2000.0, 150.0);
+static mut STATEMENTS: Sampler = Sampler::new(Event::Read, 2000.0, 150.0);
 
 pub fn install() {
     // SAFETY: single-threaded start-up of the postmaster.
