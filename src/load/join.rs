@@ -138,65 +138,61 @@ impl Drop for Join {
     }
 }
 
-/// The watched node is asked for its first row: a parameter has been set, or the row is at hand afterwards. No
+/// The watched node is asked for its first row: parameters have been set, and the row is at hand afterwards. No
 /// destructors in this frame.
 unsafe extern "C-unwind" fn first(node: *mut pg_sys::PlanState) -> *mut pg_sys::TupleTableSlot {
-    // SAFETY: installed by `begin` on this node, which has a function as every node has. Joins are taken
-    // off the list before they go; getting the row may have let them go.
+    // SAFETY: installed by `begin` on this node, which has a function as every node has. Several joins may
+    // watch a node: the first of them has found the node's own function.
     unsafe {
         // Whoever has forgotten the join leaves us here: then without its instrumentation.
-        let mut original = (*node).ExecProcNodeReal;
-        let Some(join) = waiting().iter().copied().find(|j| (**j).watched == node) else {
-            (*node).ExecProcNode = original;
-            return original.unwrap_unchecked()(node);
+        let original = match waiting().iter().find(|j| (***j).watched == node) {
+            Some(join) => (**join).original,
+            None => (*node).ExecProcNodeReal,
         };
-        original = (*join).original;
         (*node).ExecProcNode = original;
-        if let Value::Param(param) = (*join).value {
-            waiting().retain(|j| *j != join);
-            remember(join, param);
-            return original.unwrap_unchecked()(node);
+        while let Some(join) = next_of(node, true) {
+            remember(join, std::ptr::null_mut());
         }
         let slot = original.unwrap_unchecked()(node);
-        if waiting().contains(&join) {
-            waiting().retain(|j| *j != join);
-            if raw::holds_row(slot) {
-                remember_column(join, slot);
-            }
+        while let Some(join) = next_of(node, false) {
+            remember(join, slot);
         }
         slot
     }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn remember(join: *mut Join, param: i32) {
-    // SAFETY: the parameter's number is from the plan.
-    unsafe {
-        let join = &mut *join;
-        let value = &*(*(*join.watched).state)
-            .es_param_exec_vals
-            .add(param as usize);
-        if !value.isnull && value.execPlan.is_null() {
-            join.key = entity::key(&join.managed, value.value);
-        }
-    }
+/// Takes a join off the list that watches this node, of those that look before or after the row is there.
+unsafe fn next_of(node: *mut pg_sys::PlanState, before: bool) -> Option<*mut Join> {
+    // SAFETY: joins are taken off the list before they go.
+    let at = waiting().iter().position(|join| unsafe {
+        (**join).watched == node && before == matches!((**join).value, Value::Param(_))
+    })?;
+    Some(waiting().remove(at))
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn remember_column(join: *mut Join, slot: *mut pg_sys::TupleTableSlot) {
-    // SAFETY: a row of the node, which has that column.
+unsafe extern "C-unwind" fn remember(join: *mut Join, slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: the parameter's number is from the plan; the slot holds a row of the node, which has that
+    // column, or there is none.
     unsafe {
         let join = &mut *join;
-        let Value::Column(attno) = join.value else {
-            return;
+        let value = match join.value {
+            Value::Param(param) => {
+                let value = &*(*(*join.watched).state)
+                    .es_param_exec_vals
+                    .add(param as usize);
+                (!value.isnull && value.execPlan.is_null()).then_some(value.value)
+            }
+            Value::Column(_) if !raw::holds_row(slot) => None,
+            Value::Column(attno) => {
+                if (*slot).tts_nvalid < attno {
+                    pg_sys::slot_getsomeattrs_int(slot, i32::from(attno));
+                }
+                let place = attno as usize - 1;
+                (!*(*slot).tts_isnull.add(place)).then(|| *(*slot).tts_values.add(place))
+            }
         };
-        if (*slot).tts_nvalid < attno {
-            pg_sys::slot_getsomeattrs_int(slot, i32::from(attno));
-        }
-        let place = attno as usize - 1;
-        if !*(*slot).tts_isnull.add(place) {
-            join.key = entity::key(&join.managed, *(*slot).tts_values.add(place));
-        }
+        join.key = value.and_then(|value| entity::key(&join.managed, value));
     }
 }
 
