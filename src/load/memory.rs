@@ -48,8 +48,8 @@ pub struct Counted {
 pub enum Event {
     /// A row that is written, or a small statement that writes.
     Write,
-    /// A statement that reads.
-    Read,
+    /// A statement that reads, or changes more than a few rows.
+    Statement,
 }
 
 /// What stands before the shards.

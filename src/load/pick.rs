@@ -22,6 +22,8 @@ struct Watched {
     /// Rows to pass over, and for how many the one after them counts.
     gap: u32,
     weight: u64,
+    /// Rows that have come since one was picked.
+    seen: u32,
     /// No row counts, however many there are.
     none: bool,
     /// The statement as a whole was picked, for so many: its first rows are counted, and all else is
@@ -89,6 +91,7 @@ pub unsafe fn watch(query: *mut pg_sys::QueryDesc, state: *mut pg_sys::PlanState
             routed: 0,
             gap,
             weight,
+            seen: 0,
             none,
             whole,
             first: if whole.is_some() { FIRST_MAX } else { 0 },
@@ -119,6 +122,9 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
             }
             if !raw::holds_row(slot) {
                 // What comes now are actions of foreign keys.
+                if !watched.none {
+                    statement::passed(watched.seen, false);
+                }
                 statement::no_more_rows(watched.query, watched.whole);
                 stop(at);
                 return slot;
@@ -130,8 +136,10 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
                 }
                 return slot;
             }
+            watched.seen = watched.seen.saturating_add(1);
             let on = watched.gap == 0 && !watched.none;
             if on {
+                statement::passed(std::mem::take(&mut watched.seen), true);
                 let whole = watched.whole.unwrap_or(1);
                 statement::pick(watched.query, Some(watched.weight.saturating_mul(whole)));
                 (watched.gap, watched.weight) = statement::gap();

@@ -58,7 +58,8 @@ impl Sampler {
         Some(weight)
     }
 
-    /// The same for events to come: how many to pass over, and for how many the one after them counts.
+    /// The same for events to come: how many to pass over, and for how many the one after them counts. What
+    /// comes of it, `passed` is told.
     pub fn gap(&mut self, statement_us: i64) -> (u32, u64) {
         if self.events >= EVENTS || statement_us - self.since_us >= INTERVAL_US {
             self.settle();
@@ -71,9 +72,15 @@ impl Sampler {
             let unit = ((self.dice() >> 11) + 1) as f64 / (1u64 << 53) as f64;
             gap = (unit.ln() / (-rate.probability()).ln_1p()).min(1e6) as u32;
         }
-        self.events = self.events.saturating_add(gap + 1);
-        self.budget.spend();
         (gap, rate.weight())
+    }
+
+    /// So many events have come since the last draw or pick, and the last of them was counted, or was not.
+    pub fn passed(&mut self, events: u32, counted: bool) {
+        self.events = self.events.saturating_add(events);
+        if counted {
+            self.budget.spend();
+        }
     }
 
     /// Ends an interval: what comes next is decided by the past only.

@@ -10,6 +10,9 @@ pub const TRIGGER: &CStr = c"!shadowpart_load";
 /// A statement that is expected to change more rows than this is sampled row by row.
 const SMALL_ROWS: f64 = 8.0;
 
+/// A statement that is expected to change more than this takes much longer than to look at it.
+const LARGE_ROWS: f64 = 1000.0;
+
 /// With more result relations than this nothing is spared.
 const RELATIONS_MAX: i32 = 16;
 
@@ -32,13 +35,30 @@ mod c {
 /// # Safety
 /// The state of a started statement's plan.
 pub unsafe fn is_small(state: *const pg_sys::PlanState) -> bool {
+    // SAFETY: as required.
+    unsafe { rows_expected(state) <= SMALL_ROWS }
+}
+
+/// Whether a statement is expected to change very many.
+///
+/// # Safety
+/// As for `is_small`.
+pub unsafe fn is_large(state: *const pg_sys::PlanState) -> bool {
+    // SAFETY: as required.
+    unsafe { rows_expected(state) > LARGE_ROWS }
+}
+
+unsafe fn rows_expected(state: *const pg_sys::PlanState) -> f64 {
     // SAFETY: a tagged node with its plan.
     unsafe {
         if (*state).type_ != pg_sys::NodeTag::T_ModifyTableState {
-            return false;
+            return f64::INFINITY;
         }
         let source = (*(*state).plan).lefttree;
-        !source.is_null() && (*source).plan_rows <= SMALL_ROWS
+        if source.is_null() {
+            return f64::INFINITY;
+        }
+        (*source).plan_rows
     }
 }
 

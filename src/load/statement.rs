@@ -96,7 +96,7 @@ static mut IGNORED: bool = false;
 /// together each second in the long run. A counted statement costs some ten microseconds, so this bounds the
 /// cost to less than a hundredth of a core.
 static mut ROWS: Sampler = Sampler::new(Event::Write, 2000.0, 150.0);
-static mut STATEMENTS: Sampler = Sampler::new(Event::Read, 2000.0, 150.0);
+static mut STATEMENTS: Sampler = Sampler::new(Event::Statement, 2000.0, 150.0);
 
 pub fn install() {
     // SAFETY: single-threaded start-up of the postmaster.
@@ -202,6 +202,12 @@ pub fn pick_row() -> bool {
 pub fn gap() -> (u32, u64) {
     // SAFETY: a backend has one thread.
     unsafe { (*&raw mut ROWS).gap(c::GetCurrentStatementStartTimestamp()) }
+}
+
+/// So many rows of a large statement have come, and the last of them is counted, or is not.
+pub fn passed(rows: u32, counted: bool) {
+    // SAFETY: a backend has one thread.
+    unsafe { (*&raw mut ROWS).passed(rows, counted) }
 }
 
 /// The next rows of a statement are counted, each for so many, or are not.
@@ -318,7 +324,14 @@ unsafe fn begin(query: *mut pg_sys::QueryDesc) {
                     pick::watch(query, state, pick::Choice::Whole(all));
                 }
                 Mode::Rows => {
-                    weight = 1;
+                    // What it takes is looked at as often as in statements that read; and always, if it is large
+                    // enough for that not to matter.
+                    weight = if spare::is_large(state) {
+                        1
+                    } else {
+                        let now = c::GetCurrentStatementStartTimestamp();
+                        (*&raw mut STATEMENTS).next(now).unwrap_or(0)
+                    };
                     pick::watch(query, state, pick::Choice::Rows);
                 }
             }
