@@ -187,7 +187,7 @@ fn one_row_where_many_are_expected() {
     scenario(settings, |server| {
         let (mut session, _) = prepare(server)?;
         session.run(
-            "INSERT INTO t SELECT 1, g % 20, 'x' FROM generate_series(1, 2000) g; CREATE INDEX ON t (tenant, id); ANALYZE t;
+            "INSERT INTO t SELECT 1, g % 20, 'x' FROM generate_series(1, 1000) g; CREATE INDEX ON t (tenant, id); ANALYZE t;
              DELETE FROM t WHERE n > 20",
         )?;
         exhaust(&mut session)?;
@@ -199,8 +199,6 @@ fn one_row_where_many_are_expected() {
              END $$",
         )?;
         let seconds = begin.elapsed().as_secs_f64();
-        let plan = session.value("EXPLAIN UPDATE t SET note = 'u' WHERE tenant = 1 AND id = 7")?;
-        println!("{plan}, {seconds} s");
         compare(&mut session, "updates", &[(1, 20_000)])?;
         let counted = session.number("SELECT rows_counted FROM shadow_stats_info")?;
         ensure!(
