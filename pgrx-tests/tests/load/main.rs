@@ -93,7 +93,7 @@ fn exhaust(session: &mut Session) -> Result<()> {
         session.run(
             "INSERT INTO busy SELECT 1 FROM generate_series(1, 30000) g;
              DO $$ BEGIN FOR i IN 1..5000 LOOP INSERT INTO busy VALUES (1); END LOOP; END $$;
-             DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM FROM busy WHERE tenant = 1 LIMIT 1; END LOOP; END $$",
+             DO $$ BEGIN FOR i IN 1..5000 LOOP PERFORM FROM busy WHERE tenant = 1 AND id = 1; END LOOP; END $$",
         )?;
         if session.value(info)? == "t" {
             return Ok(());
