@@ -43,8 +43,10 @@ pub fn is_of_interest(relid: pg_sys::Oid) -> bool {
     if known == number { answer } else { ask(relid) }
 }
 
+/// Asked from hooks, in frames that an error must not unwind through: a guard takes it here and raises it anew.
 #[cold]
-fn ask(relid: pg_sys::Oid) -> bool {
+#[pgrx::pg_guard]
+extern "C-unwind" fn ask(relid: pg_sys::Oid) -> bool {
     let answer = lookup(relid).is_some();
     // What could not be looked up is not known: `lookup` remembers what is.
     if KNOWN.with_borrow(|k| k.contains_key(&relid)) {
@@ -165,7 +167,10 @@ unsafe fn entity_column(
     catalog: pg_sys::Oid,
     root: pg_sys::Oid,
 ) -> Result<Option<std::ffi::CString>, Busy> {
-    // SAFETY: a scan of a small table by its first column, with the latest catalog snapshot.
+    // SAFETY: a scan of a small table by its first column. It sees what is committed and what this transaction
+    // did, and takes no part in the checks of SERIALIZABLE: no statement of a user is to fail, or make
+    // another fail, because we have looked. What changes while it looks changes the relations, too, and is
+    // looked up again.
     unsafe {
         // Never wait: somebody may be dropping the extension, and not be done for long.
         if !pg_sys::ConditionalLockRelationOid(catalog, pg_sys::AccessShareLock as i32) {
@@ -188,7 +193,7 @@ unsafe fn entity_column(
             relation,
             pg_sys::InvalidOid,
             false,
-            std::ptr::null_mut(),
+            &raw mut pg_sys::SnapshotSelfData,
             1,
             &mut key,
         );
