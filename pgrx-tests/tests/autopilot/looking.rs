@@ -93,7 +93,10 @@ fn forecasts_are_judged() {
         let plan = session.rows("EXPLAIN SELECT * FROM shadow_predict('orders')")?;
         session.run("RESET enable_seqscan")?;
         ensure!(
-            plan.iter().flatten().flatten().any(|line| line.contains("prediction_at")),
+            plan.iter()
+                .flatten()
+                .flatten()
+                .any(|line| line.contains("prediction_at")),
             "{plan:?}"
         );
         // Close to what is written: the error of a steady load is small.
