@@ -495,5 +495,32 @@ CREATE FUNCTION shadowpart.blockers(partition oid) RETURNS jsonb
 COMMENT ON FUNCTION shadowpart.blockers(oid) IS
     'Transactions that write to a partition now: a step that needs its lock would wait for them.';
 
+CREATE FUNCTION shadowpart.backtest(
+    relation oid, resource text, partitions integer, horizon_ms bigint, seed bigint)
+    RETURNS jsonb
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'backtest_wrapper';
+COMMENT ON FUNCTION shadowpart.backtest(oid, text, integer, bigint, bigint) IS
+    'Replays the recorded history of a table; see shadow_backtest().';
+
+CREATE FUNCTION shadow_backtest(
+    relation regclass,
+    resource text DEFAULT 'write_rows_s',
+    horizon interval DEFAULT '60 min',
+    partitions integer DEFAULT NULL,
+    seed bigint DEFAULT 1
+) RETURNS TABLE (metric text, model numeric, reactive numeric)
+    LANGUAGE sql VOLATILE
+    AS $$
+        SELECT m.metric, round(m.model::numeric, 4), round(m.reactive::numeric, 4)
+        FROM jsonb_to_recordset(shadowpart.backtest(
+            relation, resource, partitions, (extract(epoch FROM horizon) * 1000)::bigint, seed))
+            m (metric text, model double precision, reactive double precision)
+    $$;
+COMMENT ON FUNCTION shadow_backtest(regclass, text, interval, integer, bigint) IS
+    'What would have been predicted and done on the recorded history of a table, walking forward with what '
+    'was known at each moment, and how good that would have been; beside it the rule that acts at 0.8 of '
+    'the capacity. For the owner of the table, superusers and pg_monitor.';
+
 GRANT SELECT ON shadow_policies, shadow_predictions, shadow_prediction_quality, shadow_calibration,
     shadow_decisions TO PUBLIC;

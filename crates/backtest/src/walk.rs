@@ -77,14 +77,26 @@ const TRAINED_DAYS: usize = 8;
 
 /// Walks over a trace.
 pub fn run(trace: &Trace, options: &Options) -> Result<Report, Refused> {
+    run_with(trace, options, None, &mut || {})
+}
+
+/// Walks over a trace whose entities are in partitions that are known: lists of their places. Calls
+/// `each` once a slot, for whoever wants to show progress or to be interrupted.
+pub fn run_with(
+    trace: &Trace,
+    options: &Options,
+    members: Option<Vec<Vec<usize>>>,
+    each: &mut dyn FnMut(),
+) -> Result<Report, Refused> {
     if trace.entities() == 0 {
         return Err(Refused::NoEntities);
     }
     if trace.slots() < 4 {
         return Err(Refused::TooShort);
     }
-    let mut walk = Walk::new(trace, options);
+    let mut walk = Walk::new(trace, options, members);
     for slot in walk.begin..trace.slots() {
+        each();
         walk.step(slot);
     }
     Ok(walk.finish())
@@ -139,14 +151,18 @@ struct Clock {
 }
 
 impl<'a> Walk<'a> {
-    fn new(trace: &'a Trace, options: &'a Options) -> Self {
+    fn new(trace: &'a Trace, options: &'a Options, members: Option<Vec<Vec<usize>>>) -> Self {
         let calendar = Calendar::of_step(trace.step_us);
         let slots = trace.slots();
         let share = options.first_share.clamp(0.0, 1.0);
         let first = ((slots as f64 * share) as usize).clamp(1, slots - 1);
         let day = calendar.slots_per_day() as usize;
         let smooth = calendar.slots(SMOOTH_MINUTES) as usize;
-        let count = options.partitions.clamp(1, trace.entities());
+        let members = members.unwrap_or_else(|| {
+            let count = options.partitions.clamp(1, trace.entities());
+            assign(trace.entities(), count, options.seed)
+        });
+        let count = members.len();
         let config = Config {
             calendar,
             seed: options.seed,
@@ -158,7 +174,7 @@ impl<'a> Walk<'a> {
         };
         let mut predictor = Predictor::new(config);
         let mut partitions = Vec::with_capacity(count);
-        for (number, members) in assign(trace.entities(), count, options.seed).into_iter().enumerate() {
+        for (number, members) in members.into_iter().enumerate() {
             let total = |slot: usize| {
                 let loads = members.iter().map(|entity| f64::from(trace.load(slot, *entity)));
                 loads.filter(|load| load.is_finite()).reduce(|a, b| a + b).unwrap_or(f64::NAN)

@@ -15,11 +15,7 @@ pub type SeriesId = u64;
 
 /// A load as it is kept: not a number where it is none (missing, infinite, negative or absurd).
 pub fn clean(value: f64) -> f32 {
-    if (0.0..=VALUE_MAX).contains(&value) {
-        value as f32
-    } else {
-        f32::NAN
-    }
+    if (0.0..=VALUE_MAX).contains(&value) { value as f32 } else { f32::NAN }
 }
 
 /// One series on the grid of its store.
