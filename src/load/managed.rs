@@ -30,6 +30,31 @@ thread_local! {
 /// Forgets so many relations rather than remember them all.
 const KNOWN_MAX: usize = 100_000;
 
+/// Answers of [`is_of_interest`], by the lowest bits of the relation's number: the number, and the answer.
+const NEAR: usize = 256;
+static mut ANSWERS: [(u32, bool); NEAR] = [(0, false); NEAR];
+
+/// Whether a relation is a managed table or a part of one. Asked for each relation of each statement.
+#[inline]
+pub fn is_of_interest(relid: pg_sys::Oid) -> bool {
+    let number = relid.to_u32();
+    // SAFETY: a backend has one thread, and no reference is kept.
+    let (known, answer) = unsafe { ANSWERS[number as usize % NEAR] };
+    if known == number { answer } else { ask(relid) }
+}
+
+#[cold]
+fn ask(relid: pg_sys::Oid) -> bool {
+    let answer = lookup(relid).is_some();
+    // What could not be looked up is not known: `lookup` remembers what is.
+    if KNOWN.with_borrow(|k| k.contains_key(&relid)) {
+        let number = relid.to_u32();
+        // SAFETY: as above.
+        unsafe { ANSWERS[number as usize % NEAR] = (number, answer) }
+    }
+    answer
+}
+
 /// What a relation is, if it is of interest.
 pub fn lookup(relid: pg_sys::Oid) -> Option<Managed> {
     if let Some(known) = KNOWN.with_borrow(|k| k.get(&relid).copied()) {
@@ -57,6 +82,15 @@ fn register() {
 }
 
 unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
+    // SAFETY: a backend has one thread, and no reference is kept.
+    unsafe {
+        if relid == pg_sys::InvalidOid || relid == CATALOG.get() {
+            ANSWERS = [(0, false); NEAR];
+        } else {
+            let number = relid.to_u32();
+            ANSWERS[number as usize % NEAR] = (0, false);
+        }
+    }
     // Never while the map is borrowed: `lookup` asks the catalog in between its uses.
     let _ = KNOWN.try_with(|k| {
         if let Ok(mut known) = k.try_borrow_mut() {
