@@ -53,7 +53,8 @@ fn a_threshold_works_from_the_first_minute() {
         ensure!(other[0][1..].iter().all(Option::is_none), "{other:?}");
         // Figures go by the names that capacities are set by.
         let need = session.value(
-            "SELECT jsonb_object_keys(details -> 'need') FROM shadow_plan('orders_a') WHERE action = 'create_shadow'",
+            "SELECT string_agg(DISTINCT need, ',') FROM shadow_plan('orders_a'),
+                    jsonb_object_keys(details -> 'need') need",
         )?;
         ensure!(need == "write_rows_s", "{need}");
         load.stop()?;
@@ -93,7 +94,10 @@ fn forecasts_are_judged() {
         let plan = session.rows("EXPLAIN SELECT * FROM shadow_predict('orders')")?;
         session.run("RESET enable_seqscan")?;
         ensure!(
-            plan.iter().flatten().flatten().any(|line| line.contains("prediction_at")),
+            plan.iter()
+                .flatten()
+                .flatten()
+                .any(|line| line.contains("prediction_at")),
             "{plan:?}"
         );
         // Close to what is written: the error of a steady load is small.

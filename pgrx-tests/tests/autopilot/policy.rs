@@ -20,7 +20,10 @@ fn settings_are_merged_and_shown() {
              SELECT shadow_set_policy('orders_a', write_rows_s => 50.5)",
         )?;
         let autopilot = shown(&mut session, "autopilot")?;
-        ensure!(autopilot == "* migrate table, orders_a migrate table", "{autopilot}");
+        ensure!(
+            autopilot == "* migrate table, orders_a migrate table",
+            "{autopilot}"
+        );
         ensure!(shown(&mut session, "write_rows_s")? == "* 1000 table, orders_a 50.5 partition");
         ensure!(shown(&mut session, "cooldown")? == "* 00:10:00 table, orders_a 00:10:00 table");
         ensure!(shown(&mut session, "decommission_after")?.starts_with("* 02:00:00 default"));
