@@ -17,18 +17,6 @@ const LAGS: [u32; 10] = [0, 1, 2, 3, 5, 9, 11, 12, 21, 23];
 /// How many features there are.
 pub const COUNT: usize = 40;
 
-/// What they are called.
-pub const NAMES: [&str; COUNT] = [
-    "lag 0", "lag 5 min", "lag 10 min", "lag 15 min", "lag 25 min", "lag 45 min", "lag 55 min",
-    "lag 60 min", "lag 105 min", "lag 115 min", "mean 15 min", "mean 1 h", "mean 6 h",
-    "deviation 1 h", "deviation 24 h", "maximum 1 h", "maximum 6 h", "maximum 24 h", "minimum 1 h",
-    "yesterday +5", "last week +5", "week's mean +5", "week's median +5",
-    "yesterday +15", "last week +15", "week's mean +15", "week's median +15",
-    "yesterday +60", "last week +60", "week's mean +60", "week's median +60",
-    "offset to the same time", "growth 1 h", "growth 6 h", "growth 24 h", "quiet share 24 h",
-    "quiet share 1 h", "change 5 min", "sine of the day", "cosine of the day",
-];
-
 /// A row of features, with what turns its forecasts back into loads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Described {

@@ -34,6 +34,9 @@ const EXCLUDED_MAX: usize = 64;
 /// Of so many newest slots the probabilities are kept.
 const TICKS_MAX: usize = 8;
 
+/// Slots are not further from zero than this.
+const SLOT_MAX: i64 = 1 << 60;
+
 /// What is known of a unit besides its load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Unit {
@@ -205,7 +208,8 @@ impl Predictor {
         entities: &[(SeriesId, f64)],
         units: &[(SeriesId, f64)],
     ) -> Result<Pushed, PushError> {
-        let slot = self.config.calendar.slot(at_us);
+        // Differences of slots have to fit, even at the ends of time.
+        let slot = self.config.calendar.slot(at_us).clamp(-SLOT_MAX, SLOT_MAX);
         if let Some(newest) = self.newest().filter(|newest| slot <= *newest) {
             return Err(PushError::NotLater { slot, newest });
         }

@@ -2,7 +2,7 @@
 
 use super::{Predictor, Present, Unit};
 use crate::calendar::HORIZONS;
-use crate::features::series::{self, Described};
+use crate::features::series;
 use crate::features::unit;
 use crate::forecast::{Alarm, Driver, EntityForecast, Interval, Stage, UnitForecast};
 use crate::metrics::sustained;
@@ -50,27 +50,26 @@ impl Predictor {
         ids: &[SeriesId],
     ) -> Vec<(SeriesId, [Interval; HORIZONS])> {
         let day = i64::from(self.config.calendar.slots_per_day());
-        let mut described: Vec<Described> = Vec::new();
+        let mut prepared = Vec::with_capacity(ids.len());
         let mut known = Vec::with_capacity(ids.len());
         for id in ids {
             let Some(view) = store.view(*id) else { continue };
             let Some(last) = last(&view) else { continue };
-            let flat = [point(last); HORIZONS];
-            let described_now = model
-                .filter(|_| view.age() >= day / 4)
-                .and_then(|_| series::describe(&view, &self.config.calendar));
-            let number = described_now.map(|now| {
-                described.push(now);
-                described.len() - 1
-            });
-            known.push((*id, flat, number));
+            // Of a series that is younger than this its features tell too little.
+            let model = model.filter(|_| view.age() >= day / 4);
+            let described = model.zip(series::describe(&view, &self.config.calendar));
+            known.push((*id, point(last), described.is_some()));
+            if let Some((model, series)) = described {
+                prepared.push(model.prepare(&series.features, series.scale, series.last));
+            }
         }
-        let forecasts = model.map_or(Vec::new(), |model| model.forecast(&described));
+        let forecasts = model.map_or(Vec::new(), |model| model.forecast(&prepared));
+        let mut forecasts = forecasts.into_iter();
         known
             .into_iter()
-            .map(|(id, flat, number)| {
-                let forecast = number.and_then(|number| forecasts.get(number)).copied();
-                (id, forecast.unwrap_or(flat))
+            .map(|(id, flat, described)| {
+                let forecast = if described { forecasts.next() } else { None };
+                (id, forecast.unwrap_or([flat; HORIZONS]))
             })
             .collect()
     }
