@@ -7,7 +7,9 @@ use backtest::{Options, Report, Trace, file, run};
 
 /// A trace of tests/data.
 fn trace(name: &str) -> Trace {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name);
     file::read(&path, 300_000_000).unwrap()
 }
 
@@ -18,8 +20,19 @@ fn figures(report: &Report) -> String {
 #[test]
 fn departures_from_new_york() {
     let trace = trace("flights_hourly.csv.gz");
-    assert_eq!((trace.entities(), trace.slots(), trace.step_us), (40, 1_680, 3_600_000_000));
-    let report = run(&trace, &Options { partitions: 6, first_share: 0.7, ..Options::default() }).unwrap();
+    assert_eq!(
+        (trace.entities(), trace.slots(), trace.step_us),
+        (40, 1_680, 3_600_000_000)
+    );
+    let report = run(
+        &trace,
+        &Options {
+            partitions: 6,
+            first_share: 0.7,
+            ..Options::default()
+        },
+    )
+    .unwrap();
     println!("{}", figures(&report));
     // The time of day says nearly everything here, and the last value nearly nothing.
     assert!(report.entities.rmae[2].unwrap() < 0.60);
@@ -35,7 +48,11 @@ fn departures_from_new_york() {
 fn processors_of_a_cloud() {
     let trace = trace("nab_aws_cpu.csv.gz");
     assert_eq!((trace.entities(), trace.slots()), (10, 4_032));
-    let options = Options { partitions: 5, first_share: 0.6, ..Options::default() };
+    let options = Options {
+        partitions: 5,
+        first_share: 0.6,
+        ..Options::default()
+    };
     let report = run(&trace, &options).unwrap();
     println!("{}", figures(&report));
     let rmae: Vec<f64> = report.entities.rmae.iter().flatten().copied().collect();
@@ -43,5 +60,8 @@ fn processors_of_a_cloud() {
     assert!(report.trigger.ece.unwrap() < 0.1);
     // Repeated, it says the same, but for the times.
     let again = run(&trace, &options).unwrap();
-    assert_eq!((report.entities, report.trigger), (again.entities, again.trigger));
+    assert_eq!(
+        (report.entities, report.trigger),
+        (again.entities, again.trigger)
+    );
 }

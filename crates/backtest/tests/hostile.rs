@@ -9,7 +9,9 @@ fn trace(entities: usize, slots: usize, load: impl Fn(usize, usize) -> f32) -> T
         step_us: 3_600_000_000,
         names: (0..entities).map(|entity| entity.to_string()).collect(),
         sizes: Vec::new(),
-        loads: (0..entities * slots).map(|i| load(i % entities, i / entities)).collect(),
+        loads: (0..entities * slots)
+            .map(|i| load(i % entities, i / entities))
+            .collect(),
     }
 }
 
@@ -17,7 +19,10 @@ fn trace(entities: usize, slots: usize, load: impl Fn(usize, usize) -> f32) -> T
 fn too_little_is_refused() {
     let options = Options::default();
     assert_eq!(run(&Trace::default(), &options), Err(Refused::NoEntities));
-    assert_eq!(run(&trace(1, 1, |_, _| 1.0), &options), Err(Refused::TooShort));
+    assert_eq!(
+        run(&trace(1, 1, |_, _| 1.0), &options),
+        Err(Refused::TooShort)
+    );
 }
 
 #[test]

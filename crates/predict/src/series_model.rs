@@ -157,8 +157,10 @@ impl SeriesModel {
     /// The loads that it forecasts.
     fn loads(&self, series: &[Prepared]) -> Vec<[f64; HORIZONS]> {
         let rows: Vec<_> = series.iter().map(|series| series.row).collect();
-        let mut loads: Vec<[f64; HORIZONS]> =
-            series.iter().map(|series| [series.last; HORIZONS]).collect();
+        let mut loads: Vec<[f64; HORIZONS]> = series
+            .iter()
+            .map(|series| [series.last; HORIZONS])
+            .collect();
         for (horizon, head) in self.heads.iter().enumerate() {
             let changes = head.gbm.predict(&rows);
             for ((loads, change), series) in loads.iter_mut().zip(changes).zip(series) {
@@ -224,9 +226,10 @@ impl SeriesModel {
     pub fn is_sound(&self) -> bool {
         self.bins.is_sound()
             && self.heads.len() == HORIZONS
-            && self.heads.iter().all(|head| {
-                head.gbm.is_sound() && head.low.is_finite() && head.high.is_finite()
-            })
+            && self
+                .heads
+                .iter()
+                .all(|head| head.gbm.is_sound() && head.low.is_finite() && head.high.is_finite())
     }
 }
 
@@ -246,7 +249,10 @@ fn weights(rows: &[SeriesRow], limit: f32, power: f64) -> Vec<f32> {
     }
     rows.iter()
         .map(|row| {
-            let (sum, count) = sums.get(usize::from(row.kind)).copied().unwrap_or((1.0, 1.0));
+            let (sum, count) = sums
+                .get(usize::from(row.kind))
+                .copied()
+                .unwrap_or((1.0, 1.0));
             (raw(row) * count / sum) as f32
         })
         .collect()

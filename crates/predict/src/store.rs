@@ -15,7 +15,11 @@ pub type SeriesId = u64;
 
 /// A load as it is kept: not a number where it is none (missing, infinite, negative or absurd).
 pub fn clean(value: f64) -> f32 {
-    if (0.0..=VALUE_MAX).contains(&value) { value as f32 } else { f32::NAN }
+    if (0.0..=VALUE_MAX).contains(&value) {
+        value as f32
+    } else {
+        f32::NAN
+    }
 }
 
 /// One series on the grid of its store.
@@ -210,14 +214,15 @@ impl<'a> View<'a> {
         let (first, second) = self.window(lag, slots);
         let (sum, count) = if first.len() + second.len() < LANES {
             let known = first.iter().chain(second).filter(|value| !value.is_nan());
-            known.fold((0.0, 0.0), |(sum, count), value| (sum + f64::from(*value), count + 1.0))
+            known.fold((0.0, 0.0), |(sum, count), value| {
+                (sum + f64::from(*value), count + 1.0)
+            })
         } else {
             let ((sum, count), (more, others)) = (sum_and_count(first), sum_and_count(second));
             (sum + more, count + others)
         };
         (count > 0.0).then(|| sum / count)
     }
-
 }
 
 /// Sums over the values of a window.
@@ -273,8 +278,15 @@ impl Summary {
         for (place, value) in last.iter_mut().zip(rest) {
             *place = *value;
         }
-        for chunk in chunks.filter_map(|chunk| chunk.first_chunk::<LANES>()).chain([&last]) {
-            let lanes = counts.iter_mut().zip(&mut sums).zip(&mut squares).zip(&mut maxima);
+        for chunk in chunks
+            .filter_map(|chunk| chunk.first_chunk::<LANES>())
+            .chain([&last])
+        {
+            let lanes = counts
+                .iter_mut()
+                .zip(&mut sums)
+                .zip(&mut squares)
+                .zip(&mut maxima);
             for ((((count, sum), square), max), value) in lanes.zip(chunk) {
                 // No load is negative, so this makes zeros of what is missing and of nothing else.
                 let known = value.max(0.0);
@@ -288,7 +300,9 @@ impl Summary {
         self.count += total(counts) as u32;
         self.sum += total(sums);
         self.squares += total(squares);
-        self.max = maxima.iter().fold(self.max, |max, lane| max.max(f64::from(*lane)));
+        self.max = maxima
+            .iter()
+            .fold(self.max, |max, lane| max.max(f64::from(*lane)));
     }
 
     /// The mean, if there is any value.

@@ -25,7 +25,11 @@ struct Seen {
 fn live(load_after: impl Fn(u64, i64) -> f64) -> Seen {
     let mut predictor = predictor(1);
     feed(&mut predictor, 0..10 * DAY, load);
-    let mut seen = Seen { predicted: None, caught: None, onset: None };
+    let mut seen = Seen {
+        predicted: None,
+        caught: None,
+        onset: None,
+    };
     for slot in 10 * DAY..12 * DAY {
         feed(&mut predictor, slot..slot + 1, &load_after);
         look(&predictor, slot, &mut seen);
@@ -57,7 +61,10 @@ fn assert_in_time(seen: &Seen) {
     let late = seen.caught.map(|slot| slot - onset);
     let in_time = lead.is_some_and(|lead| lead >= MOVE_SLOTS);
     let caught = late.is_some_and(|late| late <= NET_SLOTS);
-    assert!(in_time || caught, "{seen:?}: lead {lead:?}, caught after {late:?}");
+    assert!(
+        in_time || caught,
+        "{seen:?}: lead {lead:?}, caught after {late:?}"
+    );
     println!("lead {lead:?} slots, caught after {late:?} slots");
 }
 
@@ -65,7 +72,11 @@ fn assert_in_time(seen: &Seen) {
 fn an_entity_that_doubles_every_three_hours() {
     let seen = live(|entity, slot| {
         let hours = (slot - 10 * DAY) as f64 / 12.0;
-        let factor = if entity == 3 { (hours / 3.0).exp2() } else { 1.0 };
+        let factor = if entity == 3 {
+            (hours / 3.0).exp2()
+        } else {
+            1.0
+        };
         load(entity, slot).min(90.0) * factor
     });
     assert_in_time(&seen);
@@ -75,7 +86,11 @@ fn an_entity_that_doubles_every_three_hours() {
 fn a_flash_crowd() {
     let begin = 10 * DAY + 30;
     let seen = live(|entity, slot| {
-        let crowd = if entity == 5 && slot >= begin { 1_500.0 } else { 0.0 };
+        let crowd = if entity == 5 && slot >= begin {
+            1_500.0
+        } else {
+            0.0
+        };
         load(entity, slot) + crowd
     });
     assert_in_time(&seen);
@@ -85,7 +100,11 @@ fn a_flash_crowd() {
 fn a_new_tenant() {
     let mut predictor = predictor(1);
     feed(&mut predictor, 0..10 * DAY, load);
-    let mut seen = Seen { predicted: None, caught: None, onset: None };
+    let mut seen = Seen {
+        predicted: None,
+        caught: None,
+        onset: None,
+    };
     // From the morning on there is one more in partition 0, which grows over three hours.
     let tenant = UNITS * MEMBERS;
     let members: Vec<u64> = (0..MEMBERS).chain([tenant]).collect();
@@ -102,11 +121,16 @@ fn a_new_tenant() {
             entities.push((tenant, extra));
         }
         let units: Vec<(u64, f64)> = (0..).zip(units).collect();
-        predictor.push(slot * common::STEP_US, &entities, &units).unwrap();
+        predictor
+            .push(slot * common::STEP_US, &entities, &units)
+            .unwrap();
         look(&predictor, slot, &mut seen);
     }
     assert_in_time(&seen);
     // It is forecast from its first slot on.
     let forecasts = predictor.forecast_entities(&[tenant]);
-    assert!(forecasts[0].at.iter().all(|at| at.mid > 100.0), "{forecasts:?}");
+    assert!(
+        forecasts[0].at.iter().all(|at| at.mid > 100.0),
+        "{forecasts:?}"
+    );
 }

@@ -10,7 +10,11 @@ use proptest::prelude::*;
 /// Everything a predictor says.
 fn said(predictor: &Predictor) -> String {
     let ids: Vec<u64> = (0..UNITS * MEMBERS + 2).collect();
-    format!("{:?} {:?}", predictor.forecast_units(), predictor.forecast_entities(&ids))
+    format!(
+        "{:?} {:?}",
+        predictor.forecast_units(),
+        predictor.forecast_entities(&ids)
+    )
 }
 
 #[test]
@@ -49,32 +53,53 @@ fn damage_and_other_settings_are_noticed() {
     let error = |bytes: &[u8]| Predictor::restore(bytes, config).unwrap_err();
     assert_eq!(error(b""), RestoreError::Version);
     assert_eq!(error(b"shadowpart predict 0\n"), RestoreError::Version);
-    assert!(matches!(error(&bytes[..bytes.len() - 1]), RestoreError::Damaged(_)));
+    assert!(matches!(
+        error(&bytes[..bytes.len() - 1]),
+        RestoreError::Damaged(_)
+    ));
     for place in (60..bytes.len()).step_by(bytes.len() / 50) {
         let mut damaged = bytes.clone();
         damaged[place] ^= 0x10;
         assert!(matches!(error(&damaged), RestoreError::Damaged(_)));
     }
-    let other = Config { calendar: Calendar::of_step(60_000_000), ..config };
-    assert_eq!(Predictor::restore(&bytes, other).unwrap_err(), RestoreError::Config);
+    let other = Config {
+        calendar: Calendar::of_step(60_000_000),
+        ..config
+    };
+    assert_eq!(
+        Predictor::restore(&bytes, other).unwrap_err(),
+        RestoreError::Config
+    );
 }
 
 #[test]
 fn it_starts_carefully() {
     let mut predictor = predictor(1);
-    feed(&mut predictor, 0..DAY - 1, |entity, slot| 3.0 * load(entity, slot));
+    feed(&mut predictor, 0..DAY - 1, |entity, slot| {
+        3.0 * load(entity, slot)
+    });
     for unit in predictor.forecast_units() {
         assert_eq!(unit.stage, Stage::Reactive);
         assert!(unit.probability <= 0.5 && unit.drivers.is_empty());
     }
     feed(&mut predictor, DAY - 1..4 * DAY, load);
-    assert!(predictor.forecast_units().iter().all(|unit| unit.stage == Stage::Linear));
+    assert!(
+        predictor
+            .forecast_units()
+            .iter()
+            .all(|unit| unit.stage == Stage::Linear)
+    );
     // A unit that comes later goes through it all again, beside the others.
     predictor.set_unit(UNITS, Some(CAPACITY), &[]);
     feed(&mut predictor, 4 * DAY..8 * DAY, load);
-    predictor.push(8 * DAY * STEP_US, &[], &[(0, 700.0), (UNITS, 800.0)]).unwrap();
+    predictor
+        .push(8 * DAY * STEP_US, &[], &[(0, 700.0), (UNITS, 800.0)])
+        .unwrap();
     let forecasts = predictor.forecast_units();
-    assert_eq!((forecasts[0].stage, forecasts[4].stage), (Stage::Forest, Stage::Reactive));
+    assert_eq!(
+        (forecasts[0].stage, forecasts[4].stage),
+        (Stage::Forest, Stage::Reactive)
+    );
     assert!(!forecasts[0].drivers.is_empty() && forecasts[4].probability <= 0.5);
 }
 
@@ -85,7 +110,12 @@ fn capacities_are_learned() {
         predictor.set_unit(unit, None, &[]);
     }
     feed(&mut predictor, 0..DAY - 10, load);
-    assert!(predictor.forecast_units().iter().all(|unit| unit.capacity.is_none()));
+    assert!(
+        predictor
+            .forecast_units()
+            .iter()
+            .all(|unit| unit.capacity.is_none())
+    );
     feed(&mut predictor, DAY - 10..3 * DAY, load);
     for unit in predictor.forecast_units() {
         assert!(unit.capacity_learned && (500.0..1_500.0).contains(&unit.capacity.unwrap()));
@@ -105,7 +135,10 @@ fn a_worse_model_is_not_promoted() {
     let bad = predictor.retrain();
     for verdict in [&good.trigger, &good.entities, &bad.trigger, &bad.entities] {
         let candidate = verdict.candidate.unwrap();
-        let beaten = [verdict.current, verdict.baseline].into_iter().flatten().all(|o| candidate < o);
+        let beaten = [verdict.current, verdict.baseline]
+            .into_iter()
+            .flatten()
+            .all(|o| candidate < o);
         assert_eq!(verdict.promoted, beaten, "{verdict:?}");
         assert!(!verdict.reason.is_empty());
     }
@@ -119,10 +152,13 @@ fn feed_without_training(
     load: impl Fn(u64, i64) -> f64,
 ) {
     for slot in slots {
-        let entities: Vec<(u64, f64)> =
-            (0..UNITS * MEMBERS).map(|entity| (entity, load(entity, slot))).collect();
+        let entities: Vec<(u64, f64)> = (0..UNITS * MEMBERS)
+            .map(|entity| (entity, load(entity, slot)))
+            .collect();
         let unit = |unit: u64| {
-            let members = entities.iter().filter(|(entity, _)| entity / MEMBERS == unit);
+            let members = entities
+                .iter()
+                .filter(|(entity, _)| entity / MEMBERS == unit);
             (unit, members.map(|(_, load)| load).sum())
         };
         let units: Vec<(u64, f64)> = (0..UNITS).map(unit).collect();
@@ -138,7 +174,10 @@ fn what_we_did_ourselves_is_not_learned() {
     }
     feed(&mut predictor, 0..3 * DAY, load);
     let decision = predictor.retrain();
-    assert_eq!((decision.trigger.rows, decision.trigger.promoted), (0, false));
+    assert_eq!(
+        (decision.trigger.rows, decision.trigger.promoted),
+        (0, false)
+    );
     assert!(decision.entities.rows > 0);
 }
 

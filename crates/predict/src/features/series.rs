@@ -44,7 +44,11 @@ pub fn describe(view: &View, calendar: &Calendar) -> Option<Described> {
     let minutes = |minutes| calendar.slots(minutes);
     let day = i64::from(calendar.slots_per_day());
     let newest = f64::from(view.lag(0));
-    let last = if newest.is_nan() { view.mean(0, 3)? } else { newest };
+    let last = if newest.is_nan() {
+        view.mean(0, 3)?
+    } else {
+        newest
+    };
     let whole = view.summary(0, day);
     let scale = whole.mean().filter(|mean| *mean > f64::MIN_POSITIVE)?;
     let (inverse, offset) = ((1.0 / (FLOOR * scale)) as f32, (1.0 / FLOOR).ln_1p() as f32);
@@ -54,7 +58,9 @@ pub fn describe(view: &View, calendar: &Calendar) -> Option<Described> {
 
     let mut features = Fill::new();
     for lag in LAGS {
-        features.push(z(f64::from(view.lag(minutes(5 * lag.max(1)) * i64::from(lag > 0)))));
+        features.push(z(f64::from(
+            view.lag(minutes(5 * lag.max(1)) * i64::from(lag > 0)),
+        )));
     }
     let (hour, hours6) = (view.summary(0, minutes(60)), view.summary(0, minutes(360)));
     features.push(or_nan(view.mean(0, minutes(15))));
@@ -135,7 +141,12 @@ fn low(view: &View, slots: i64) -> Option<f64> {
 fn quiet(view: &View, slots: i64, scale: f64, known: u32) -> f32 {
     let (first, second) = view.window(0, slots);
     let limit = (FLOOR * scale) as f32;
-    let below = |values: &[f32]| values.iter().map(|value| u32::from(*value < limit)).sum::<u32>();
+    let below = |values: &[f32]| {
+        values
+            .iter()
+            .map(|value| u32::from(*value < limit))
+            .sum::<u32>()
+    };
     (below(first) + below(second)) as f32 / known as f32
 }
 

@@ -16,12 +16,18 @@ fn params(loss: Loss) -> Params {
 
 /// Rows of two features that matter and one that does not.
 fn rows(count: u64) -> Vec<[f32; 3]> {
-    (0..count).map(|row| [1, 2, 3].map(|feature| uniform(9, feature, row) as f32)).collect()
+    (0..count)
+        .map(|row| [1, 2, 3].map(|feature| uniform(9, feature, row) as f32))
+        .collect()
 }
 
 fn fitted(loss: Loss, target: impl Fn(&[f32; 3], u64) -> f32) -> (Gbm, Bins) {
     let rows = rows(4_000);
-    let targets: Vec<f32> = rows.iter().zip(0..).map(|(row, number)| target(row, number)).collect();
+    let targets: Vec<f32> = rows
+        .iter()
+        .zip(0..)
+        .map(|(row, number)| target(row, number))
+        .collect();
     let bins = Bins::of(rows.iter().map(|row| row.as_slice()));
     let binned: Vec<Row> = rows.iter().map(|row| bins.row(row)).collect();
     let gbm = Gbm::fit(&binned, &targets, &vec![1.0; rows.len()], &params(loss));
@@ -34,7 +40,11 @@ fn it_learns_what_two_features_do_together() {
     let (gbm, bins) = fitted(Loss::Squared, |row, _| truth(row));
     let rows = rows(500);
     let binned: Vec<Row> = rows.iter().map(|row| bins.row(row)).collect();
-    let errors = gbm.predict(&binned).into_iter().zip(&rows).map(|(p, row)| (p - truth(row)).abs());
+    let errors = gbm
+        .predict(&binned)
+        .into_iter()
+        .zip(&rows)
+        .map(|(p, row)| (p - truth(row)).abs());
     let error = errors.sum::<f32>() / 500.0;
     assert!(error < 0.15, "{error}");
 }
@@ -43,7 +53,11 @@ fn it_learns_what_two_features_do_together() {
 fn the_absolute_loss_predicts_medians() {
     // One in five is a hundred times as large.
     let (gbm, bins) = fitted(Loss::Absolute, |row, number| {
-        if uniform(5, 5, number) < 0.2 { 100.0 } else { row[0] }
+        if uniform(5, 5, number) < 0.2 {
+            100.0
+        } else {
+            row[0]
+        }
     });
     let row = bins.row(&[0.5, 0.5, 0.5]);
     let median = gbm.predict(&[row])[0];

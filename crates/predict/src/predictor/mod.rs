@@ -58,7 +58,9 @@ impl Unit {
     }
 
     fn is_excluded(&self, from: i64, to: i64) -> bool {
-        self.excluded.iter().any(|(begin, end)| *begin <= to && from <= *end)
+        self.excluded
+            .iter()
+            .any(|(begin, end)| *begin <= to && from <= *end)
     }
 }
 
@@ -190,7 +192,8 @@ impl Predictor {
             if unit.excluded.len() >= EXCLUDED_MAX {
                 unit.excluded.remove(0);
             }
-            unit.excluded.push((calendar.slot(from_us), calendar.slot(to_us)));
+            unit.excluded
+                .push((calendar.slot(from_us), calendar.slot(to_us)));
         }
     }
 
@@ -224,12 +227,7 @@ impl Predictor {
     }
 
     /// Writes the loads of a slot. Returns how many were dropped.
-    fn write(
-        &mut self,
-        slot: i64,
-        entities: &[(SeriesId, f64)],
-        units: &[(SeriesId, f64)],
-    ) -> u64 {
+    fn write(&mut self, slot: i64, entities: &[(SeriesId, f64)], units: &[(SeriesId, f64)]) -> u64 {
         self.entities.advance(slot);
         self.loads.advance(slot);
         self.averaged.advance(slot);
@@ -243,13 +241,18 @@ impl Predictor {
             }
         }
         for unit in self.units.keys() {
-            if let Some(load) = self.loads.view(*unit).and_then(|view| view.mean(0, self.spans.smooth)) {
+            if let Some(load) = self
+                .loads
+                .view(*unit)
+                .and_then(|view| view.mean(0, self.spans.smooth))
+            {
                 self.averaged.put(*unit, load);
             }
         }
         let day = i64::from(self.config.calendar.slots_per_day());
         if slot % day == 0 {
-            self.entities.remove_silent_since(slot.saturating_sub(RING_DAYS * day));
+            self.entities
+                .remove_silent_since(slot.saturating_sub(RING_DAYS * day));
         }
         dropped
     }

@@ -53,7 +53,9 @@ impl Predictor {
         let mut prepared = Vec::with_capacity(ids.len());
         let mut known = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(view) = store.view(*id) else { continue };
+            let Some(view) = store.view(*id) else {
+                continue;
+            };
             let Some(last) = last(&view) else { continue };
             // Of a series that is younger than this its features tell too little.
             let model = model.filter(|_| view.age() >= day / 4);
@@ -79,14 +81,24 @@ impl Predictor {
         let ids: Vec<SeriesId> = self.units.keys().copied().collect();
         let forecasts = self.forecast_series(&self.loads, self.learner.totals.as_ref(), &ids);
         let mut forecasts = forecasts.into_iter().peekable();
-        let rows: Vec<&[f32]> = self.present.iter().map(|unit| unit.features.as_slice()).collect();
-        let rises = self.learner.trigger.as_ref().map(|model| model.rises(&rows));
+        let rows: Vec<&[f32]> = self
+            .present
+            .iter()
+            .map(|unit| unit.features.as_slice())
+            .collect();
+        let rises = self
+            .learner
+            .trigger
+            .as_ref()
+            .map(|model| model.rises(&rows));
         let rises = rises.unwrap_or_else(|| vec![[0.0; 3]; rows.len()]);
         let mut present = self.present.iter().zip(rises).peekable();
         self.units
             .iter()
             .map(|(id, unit)| {
-                let at = forecasts.next_if(|(forecast, _)| forecast == id).map(|(_, at)| at);
+                let at = forecasts
+                    .next_if(|(forecast, _)| forecast == id)
+                    .map(|(_, at)| at);
                 let present = present.next_if(|(present, _)| present.unit == *id);
                 self.unit_forecast(*id, unit, at, present)
             })
@@ -132,7 +144,10 @@ impl Predictor {
     /// Is there reason to act?
     fn alarm(&self, unit: &Unit, present: &Present) -> Alarm {
         let ticks: Vec<f64> = unit.ticks.iter().map(|tick| f64::from(*tick)).collect();
-        let (of, window) = (self.config.alarm_ticks as usize, self.config.alarm_window as usize);
+        let (of, window) = (
+            self.config.alarm_ticks as usize,
+            self.config.alarm_window as usize,
+        );
         let high = sustained(&ticks, self.config.alarm_probability, of, window);
         let caught = |lag: i64| {
             let view = self.averaged.view(present.unit);
@@ -150,7 +165,12 @@ impl Predictor {
     /// What contributes most: the probability against what it would be with a typical value.
     fn drivers(&self, present: &Present) -> Vec<Driver> {
         let stage = self.stage(present.age);
-        let Some(model) = self.learner.trigger.as_ref().filter(|_| stage != Stage::Reactive) else {
+        let Some(model) = self
+            .learner
+            .trigger
+            .as_ref()
+            .filter(|_| stage != Stage::Reactive)
+        else {
             return Vec::new();
         };
         let mut rows = Vec::with_capacity(unit::COUNT);
@@ -185,7 +205,11 @@ impl Predictor {
 /// The last load of a series: the newest, or the mean of the last three slots if that is missing.
 fn last(view: &crate::store::View) -> Option<f64> {
     let newest = f64::from(view.lag(0));
-    if newest.is_nan() { view.mean(0, 3) } else { Some(newest) }
+    if newest.is_nan() {
+        view.mean(0, 3)
+    } else {
+        Some(newest)
+    }
 }
 
 /// The peak of a unit's load that rises by so much, relatively.

@@ -63,7 +63,12 @@ impl Predictor {
     /// in the format of [`postcard`] behind a version and a sum. The series are not part of it: after
     /// [`restore`](Self::restore) push the last eight days of the history.
     pub fn save(&self) -> Result<Vec<u8>, SaveError> {
-        let saved = (Fixed::of(&self.config), &self.units, &self.kinds, &self.learner);
+        let saved = (
+            Fixed::of(&self.config),
+            &self.units,
+            &self.kinds,
+            &self.learner,
+        );
         let bytes = postcard::to_stdvec(&saved).map_err(|error| SaveError(error.to_string()))?;
         Ok([VERSION, &sum(&bytes), &bytes].concat())
     }

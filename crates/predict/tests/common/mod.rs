@@ -41,7 +41,11 @@ pub fn predictor(seed: u64) -> Predictor {
 pub fn load(entity: u64, slot: i64) -> f64 {
     let angle = (slot % DAY) as f64 / DAY as f64 * std::f64::consts::TAU;
     let wave = 60.0 - 40.0 * angle.cos();
-    let busy = if noise(entity / MEMBERS, (slot / DAY) as u64 + 99) < 0.4 { 1.35 } else { 1.0 };
+    let busy = if noise(entity / MEMBERS, (slot / DAY) as u64 + 99) < 0.4 {
+        1.35
+    } else {
+        1.0
+    };
     wave * busy * (0.8 + 0.4 * noise(entity, slot as u64))
 }
 
@@ -52,8 +56,9 @@ pub fn feed(
     load: impl Fn(u64, i64) -> f64,
 ) {
     for slot in slots {
-        let entities: Vec<(u64, f64)> =
-            (0..UNITS * MEMBERS).map(|entity| (entity, load(entity, slot))).collect();
+        let entities: Vec<(u64, f64)> = (0..UNITS * MEMBERS)
+            .map(|entity| (entity, load(entity, slot)))
+            .collect();
         let mut units = vec![0.0; UNITS as usize];
         for (entity, load) in &entities {
             units[(entity / MEMBERS) as usize] += load.max(0.0);
