@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use autopilot::selection;
 use predict::{Calendar, Config, EntityForecast, HORIZONS, Interval, Predictor};
 
-use crate::moves::{Tally, need};
+use crate::moves::{RELIEF, Tally};
 use crate::report::{Cost, Extent, Forecasts, Report};
 use crate::trace::Trace;
 use crate::units::{Partition, Said, judge};
@@ -176,8 +176,13 @@ impl<'a> Walk<'a> {
         let mut partitions = Vec::with_capacity(count);
         for (number, members) in members.into_iter().enumerate() {
             let total = |slot: usize| {
-                let loads = members.iter().map(|entity| f64::from(trace.load(slot, *entity)));
-                loads.filter(|load| load.is_finite()).reduce(|a, b| a + b).unwrap_or(f64::NAN)
+                let loads = members
+                    .iter()
+                    .map(|entity| f64::from(trace.load(slot, *entity)));
+                loads
+                    .filter(|load| load.is_finite())
+                    .reduce(|a, b| a + b)
+                    .unwrap_or(f64::NAN)
             };
             let raw: Vec<f64> = (0..slots).map(total).collect();
             let ids: Vec<u64> = members.iter().map(|entity| *entity as u64).collect();
@@ -232,14 +237,13 @@ impl<'a> Walk<'a> {
         let decision = self.predictor.retrain();
         let took = begun.elapsed();
         let cost = &mut self.clock.cost;
-        if std::env::var("VERBOSE").is_ok() {
-            eprintln!("{took:?} {:?}\n   {:?}\n   {:?}", decision.trigger, decision.entities, decision.totals);
-        }
         self.clock.trainings += took;
         cost.trainings += 1;
         cost.promoted += u64::from(decision.trigger.promoted);
         cost.training_ms_max = cost.training_ms_max.max(took.as_secs_f64() * 1e3);
-        cost.rows_max = cost.rows_max.max(decision.trigger.rows + decision.trigger.judged);
+        cost.rows_max = cost
+            .rows_max
+            .max(decision.trigger.rows + decision.trigger.judged);
     }
 
     /// Records what is said, and settles what was chosen.
@@ -255,13 +259,17 @@ impl<'a> Walk<'a> {
             let said = self.predictor.forecast_entities(&ids);
             self.clock.entities += begun.elapsed();
             self.clock.entities_count += said.len();
-            forecasts = said.into_iter().map(|forecast| (forecast.id, forecast)).collect();
+            forecasts = said
+                .into_iter()
+                .map(|forecast| (forecast.id, forecast))
+                .collect();
         }
         for forecast in forecasts.values() {
             let entity = forecast.id as usize;
             let load = |slot: usize| f64::from(self.trace.load(slot, entity));
             let scale = self.scales.get(entity).copied().unwrap_or(0.0);
-            self.entity_errors.add(slot, &self.calendar, &forecast.at, load, scale);
+            self.entity_errors
+                .add(slot, &self.calendar, &forecast.at, load, scale);
         }
         for unit in &units {
             let number = unit.unit as usize;
@@ -271,9 +279,16 @@ impl<'a> Walk<'a> {
                 continue;
             };
             let known = unit.now.is_some() && partition.capacity.is_some();
-            said.probabilities.push(if known { unit.probability } else { f64::NAN });
+            said.probabilities
+                .push(if known { unit.probability } else { f64::NAN });
             let load = |slot: usize| partition.raw.get(slot).copied().unwrap_or(f64::NAN);
-            self.total_errors.add(slot, &self.calendar, &unit.at, load, partition.capacity.unwrap_or(0.0));
+            self.total_errors.add(
+                slot,
+                &self.calendar,
+                &unit.at,
+                load,
+                partition.capacity.unwrap_or(0.0),
+            );
             let onset = slot + self.calendar.slots(AHEAD_MINUTES) as usize;
             if let Some(capacity) = partition.capacity
                 && partition.is_onset(onset)
@@ -281,20 +296,28 @@ impl<'a> Walk<'a> {
                 if forecasts.is_empty() {
                     let ids: Vec<u64> = entities.iter().map(|(id, _)| *id).collect();
                     let said = self.predictor.forecast_entities(&ids);
-                    forecasts = said.into_iter().map(|forecast| (forecast.id, forecast)).collect();
+                    forecasts = said
+                        .into_iter()
+                        .map(|forecast| (forecast.id, forecast))
+                        .collect();
                 }
-                let need = need(unit.peak.mid, capacity);
-                let moved = choose(self.trace, partition, &forecasts, need);
+                let moved = choose(self.trace, partition, &forecasts, RELIEF * capacity);
                 let hour = self.calendar.slots(60) as usize;
-                self.tally.add(self.trace, partition, &moved, onset, hour, self.smooth);
+                self.tally
+                    .add(self.trace, partition, &moved, onset, hour, self.smooth);
             }
         }
     }
 
     fn finish(self) -> Report {
         let minutes = self.trace.step_us as f64 / 6e7;
-        let (trigger, reactive, trigger_with_net) =
-            judge(&self.partitions, &self.said, self.first, self.horizon, minutes);
+        let (trigger, reactive, trigger_with_net) = judge(
+            &self.partitions,
+            &self.said,
+            self.first,
+            self.horizon,
+            minutes,
+        );
         let per = |time: Duration, count: f64| time.as_secs_f64() * 1e3 / count.max(1.0);
         let clock = self.clock;
         let cost = Cost {
@@ -336,12 +359,18 @@ fn choose(
     need: f64,
 ) -> Vec<usize> {
     let score = |entity: &usize| {
-        let Some(forecast) = forecasts.get(&(*entity as u64)) else { return 0.0 };
+        let Some(forecast) = forecasts.get(&(*entity as u64)) else {
+            return 0.0;
+        };
         let next = forecast.at.last().map_or(0.0, |interval| interval.mid);
         selection::score(next, forecast.same_time)
     };
     let scores: Vec<f64> = partition.members.iter().map(score).collect();
-    let sizes: Vec<f64> = partition.members.iter().map(|entity| trace.size(*entity)).collect();
+    let sizes: Vec<f64> = partition
+        .members
+        .iter()
+        .map(|entity| trace.size(*entity))
+        .collect();
     selection::choose(need, &scores, &sizes)
         .into_iter()
         .filter_map(|number| partition.members.get(number).copied())
@@ -359,7 +388,9 @@ fn scales(trace: &Trace) -> Vec<f64> {
             }
         }
     }
-    sums.iter().map(|(sum, count): &(f64, f64)| sum / count.max(1.0)).collect()
+    sums.iter()
+        .map(|(sum, count): &(f64, f64)| sum / count.max(1.0))
+        .collect()
 }
 
 /// Sums of errors, per horizon.
@@ -411,10 +442,25 @@ impl Errors {
     fn finish(&self, calendar: &Calendar, step_minutes: f64) -> Forecasts {
         let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
         Forecasts {
-            minutes: calendar.horizons().map(|slots| slots as f64 * step_minutes).to_vec(),
-            rmae: self.sums.iter().map(|sum| share(sum.error, sum.baseline)).collect(),
-            rmae_scaled: self.sums.iter().map(|sum| share(sum.scaled_error, sum.scaled_baseline)).collect(),
-            covered: self.sums.iter().map(|sum| share(sum.covered as f64, sum.count as f64)).collect(),
+            minutes: calendar
+                .horizons()
+                .map(|slots| slots as f64 * step_minutes)
+                .to_vec(),
+            rmae: self
+                .sums
+                .iter()
+                .map(|sum| share(sum.error, sum.baseline))
+                .collect(),
+            rmae_scaled: self
+                .sums
+                .iter()
+                .map(|sum| share(sum.scaled_error, sum.scaled_baseline))
+                .collect(),
+            covered: self
+                .sums
+                .iter()
+                .map(|sum| share(sum.covered as f64, sum.count as f64))
+                .collect(),
             count: self.sums.iter().map(|sum| sum.count).collect(),
         }
     }

@@ -122,6 +122,9 @@ mod tests {
     fn absurd_lengths_are_bounded() {
         assert_eq!(Calendar::new(0, 0).slots_per_day(), SLOTS_PER_DAY_MIN);
         assert_eq!(Calendar::of_step(1).slots_per_day(), SLOTS_PER_DAY_MAX);
-        assert_eq!(Calendar::of_step(i64::MAX).slots_per_day(), SLOTS_PER_DAY_MIN);
+        assert_eq!(
+            Calendar::of_step(i64::MAX).slots_per_day(),
+            SLOTS_PER_DAY_MIN
+        );
     }
 }

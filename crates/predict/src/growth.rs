@@ -48,7 +48,9 @@ impl Growth {
             return None;
         }
         let line = |at_us: i64| mean + per_second * (seconds(at_us) - mean_s);
-        let errors = finite().map(|(at_us, size)| (size - line(*at_us)).powi(2)).sum::<f64>();
+        let errors = finite()
+            .map(|(at_us, size)| (size - line(*at_us)).powi(2))
+            .sum::<f64>();
         Some(Growth {
             now: line(newest_us),
             per_second,
@@ -115,6 +117,9 @@ mod tests {
         assert_eq!(Growth::of(&[]), None);
         assert_eq!(Growth::of(&[(5, 1.0)]), None);
         assert_eq!(Growth::of(&[(5, 1.0), (5, 2.0), (6, f64::NAN)]), None);
-        assert_eq!(Growth::of(&[(i64::MIN, f64::MAX), (i64::MAX, -f64::MAX)]), None);
+        assert_eq!(
+            Growth::of(&[(i64::MIN, f64::MAX), (i64::MAX, -f64::MAX)]),
+            None
+        );
     }
 }

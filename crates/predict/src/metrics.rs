@@ -167,7 +167,9 @@ pub fn sustained(probabilities: &[f64], threshold: f64, ticks: usize, window: us
         .map(|newest| {
             let from = (newest + 1).saturating_sub(window);
             let high = probabilities.iter().take(newest + 1).skip(from);
-            high.filter(|probability| **probability >= threshold).count() >= ticks
+            high.filter(|probability| **probability >= threshold)
+                .count()
+                >= ticks
         })
         .collect()
 }
@@ -233,13 +235,23 @@ mod tests {
         assert!((average_precision(&pairs).unwrap() - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-12);
         assert!((ece(&pairs).unwrap() - (0.1 + 0.6 + 0.1) / 4.0).abs() < 1e-12);
         let alarms = Alarms::at(&pairs, 0.8);
-        assert_eq!(alarms, Alarms { hits: 2, false_alarms: 1, misses: 0 });
+        assert_eq!(
+            alarms,
+            Alarms {
+                hits: 2,
+                false_alarms: 1,
+                misses: 0
+            }
+        );
         assert_eq!(alarms.recall(), Some(1.0));
     }
 
     #[test]
     fn nothing_is_not_zero() {
-        assert_eq!((brier(&[]), ece(&[]), average_precision(&[])), (None, None, None));
+        assert_eq!(
+            (brier(&[]), ece(&[]), average_precision(&[])),
+            (None, None, None)
+        );
         assert_eq!(average_precision(&pairs(&[(0.5, false)])), None);
         assert_eq!(brier(&pairs(&[(f64::NAN, true)])), None);
         assert_eq!(Alarms::default().precision(), None);
@@ -255,7 +267,11 @@ mod tests {
 
     #[test]
     fn the_lead_is_that_of_the_first_alarm_in_the_horizon() {
-        let tick = |slot, alarm, saturated| Tick { slot, alarm, saturated: Some(saturated) };
+        let tick = |slot, alarm, saturated| Tick {
+            slot,
+            alarm,
+            saturated: Some(saturated),
+        };
         let ticks = [
             tick(0, true, false),
             tick(1, true, false),
