@@ -318,7 +318,10 @@ fn minutes_are_summed_up_once() {
             "SELECT level || ' ' || sum(counted_rows) || ' ' || sum(counted_cpu_us) FROM shadowpart.partition_history
               WHERE partition IS NULL AND {past} GROUP BY level ORDER BY level"
         ))?;
-        ensure!(counted == ["1 330 55000", "5 330 55000", "60 330 55000"], "{counted:?}");
+        ensure!(
+            counted == ["1 330 55000", "5 330 55000", "60 330 55000"],
+            "{counted:?}"
+        );
         // Ten minutes are missing: two buckets are not there, and the hour says so.
         let fives = number(
             &mut session,

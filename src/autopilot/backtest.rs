@@ -47,10 +47,15 @@ fn backtest(
         let (root, _) = as_superuser(|| checks::managed(&table))?;
         require_to_ask(root)?;
         let name = resource.unwrap_or_default();
-        let flow = resource::FLOWS.iter().position(|r| resource::name(*r) == name);
+        let flow = resource::FLOWS
+            .iter()
+            .position(|r| resource::name(*r) == name);
         let flow = flow.ok_or_else(|| {
             invalid(format!("there is no recorded resource \"{name}\""))
-                .detail(format!("They are {}.", resource::FLOWS.map(resource::name).join(", ")))
+                .detail(format!(
+                    "They are {}.",
+                    resource::FLOWS.map(resource::name).join(", ")
+                ))
                 .hint("The size of entities is not recorded over time.")
         })?;
         let partitions = match partitions {
@@ -65,11 +70,14 @@ fn backtest(
         let config = memory::config();
         let day_ms = i64::from(crate::guc::DAY_LENGTH_MS.get());
         let minutes = horizon_ms.unwrap_or(0).saturating_mul(1440) / day_ms;
-        let minutes = u32::try_from(minutes).ok().filter(|m| (5..=1440).contains(m)).ok_or_else(|| {
-            invalid("horizon must be between 5 minutes and a day")
-                .detail("It is how far ahead saturation is predicted.")
-                .hint("An hour is usual.")
-        })?;
+        let minutes = u32::try_from(minutes)
+            .ok()
+            .filter(|m| (5..=1440).contains(m))
+            .ok_or_else(|| {
+                invalid("horizon must be between 5 minutes and a day")
+                    .detail("It is how far ahead saturation is predicted.")
+                    .hint("An hour is usual.")
+            })?;
         let recorded = as_superuser(|| read(root.to_u32(), flow))?;
         // The pure part counts in real days.
         let step_us = 86_400_000_000 / i64::from(config.calendar.slots_per_day()).max(1);
@@ -105,9 +113,14 @@ fn run(recorded: Recorded, step_us: i64, mut options: Options, as_they_are: bool
         }
         options.partitions = members.len();
     }
-    let report = ::backtest::run_with(&trace, &options, as_they_are.then_some(members), &mut || {
-        latch::check_interrupts();
-    });
+    let report = ::backtest::run_with(
+        &trace,
+        &options,
+        as_they_are.then_some(members),
+        &mut || {
+            latch::check_interrupts();
+        },
+    );
     match report {
         Ok(report) => Ok(metrics(&report)),
         Err(why) => Err(Error::new(PgSqlErrorCode::ERRCODE_NO_DATA_FOUND, why.to_string())
@@ -171,26 +184,57 @@ fn metrics(report: &Report) -> Value {
     };
     put("days forecast".into(), Some(report.trace.days), None);
     put("entities".into(), Some(report.trace.entities as f64), None);
-    put("partitions".into(), Some(report.trace.partitions as f64), None);
-    for (what, forecasts) in [("entities", &report.entities), ("partitions", &report.partitions)] {
+    put(
+        "partitions".into(),
+        Some(report.trace.partitions as f64),
+        None,
+    );
+    for (what, forecasts) in [
+        ("entities", &report.entities),
+        ("partitions", &report.partitions),
+    ] {
         for (minutes, rmae) in forecasts.minutes.iter().zip(&forecasts.rmae) {
-            put(format!("rMAE of {what}, {minutes:.0} min"), *rmae, Some(1.0));
+            put(
+                format!("rMAE of {what}, {minutes:.0} min"),
+                *rmae,
+                Some(1.0),
+            );
         }
     }
     let (trigger, reactive) = (&report.trigger, &report.reactive);
     put("base rate".into(), trigger.base_rate, None);
-    put("average precision".into(), trigger.average_precision, reactive.average_precision);
+    put(
+        "average precision".into(),
+        trigger.average_precision,
+        reactive.average_precision,
+    );
     put("Brier score".into(), trigger.brier, None);
     put("calibration error".into(), trigger.ece, None);
     let rule = &reactive.at_80_percent;
     for (name, alarms, other) in [
         ("p >= 0.6", &trigger.at_60, None),
         ("p >= 0.7 in 2 of 3", &trigger.at_70_in_2_of_3, Some(rule)),
-        ("p >= 0.7 in 2 of 3 or load >= 0.95", &report.trigger_with_net, None),
+        (
+            "p >= 0.7 in 2 of 3 or load >= 0.95",
+            &report.trigger_with_net,
+            None,
+        ),
     ] {
-        put(format!("precision, {name}"), alarms.precision, other.and_then(|o| o.precision));
-        put(format!("recall, {name}"), alarms.recall, other.and_then(|o| o.recall));
-        put(format!("lead in minutes, {name}"), alarms.lead_minutes, other.and_then(|o| o.lead_minutes));
+        put(
+            format!("precision, {name}"),
+            alarms.precision,
+            other.and_then(|o| o.precision),
+        );
+        put(
+            format!("recall, {name}"),
+            alarms.recall,
+            other.and_then(|o| o.recall),
+        );
+        put(
+            format!("lead in minutes, {name}"),
+            alarms.lead_minutes,
+            other.and_then(|o| o.lead_minutes),
+        );
     }
     let moves = &report.moves;
     put("saturation avoided".into(), moves.avoided, None);

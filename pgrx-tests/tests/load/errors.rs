@@ -186,15 +186,22 @@ fn doomed_transactions() {
             }
             drop(first);
             drop(third);
-            eventually("the server is well", std::time::Duration::from_secs(20), || {
-                Ok(server.connect().and_then(|mut s| s.number("SELECT 1"))? == 1)
-            })?;
+            eventually(
+                "the server is well",
+                std::time::Duration::from_secs(20),
+                || Ok(server.connect().and_then(|mut s| s.number("SELECT 1"))? == 1),
+            )?;
         }
         ensure!(session.value("SELECT pg_postmaster_start_time()")? == started);
-        ensure!(!server.log().contains("terminated by signal"), "nobody crashed");
+        ensure!(
+            !server.log().contains("terminated by signal"),
+            "nobody crashed"
+        );
         // And what was looked up is right: a table that is managed now is counted.
         session.run("INSERT INTO t VALUES (1, 1)")?;
-        ensure!(session.number("SELECT count(*) FROM shadow_entity_counters WHERE inserts = 1")? == 1);
+        ensure!(
+            session.number("SELECT count(*) FROM shadow_entity_counters WHERE inserts = 1")? == 1
+        );
         Ok(())
     });
 }
