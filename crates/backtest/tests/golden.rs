@@ -35,13 +35,15 @@ fn departures_from_new_york() {
     .unwrap();
     println!("{}", figures(&report));
     // The time of day says nearly everything here, and the last value nearly nothing.
-    assert!(report.entities.rmae[2].unwrap() < 0.60);
-    assert!(report.partitions.rmae[2].unwrap() < 0.45);
+    assert!(report.entities.rmae[2].unwrap() < 0.45);
+    assert!(report.partitions.rmae[2].unwrap() < 0.36);
     let trigger = &report.trigger;
-    assert!(trigger.average_precision > report.reactive.average_precision);
-    assert!(trigger.average_precision.unwrap() > 0.6);
-    assert!(trigger.brier.unwrap() < 0.09 && trigger.ece.unwrap() < 0.05);
-    assert!(report.moves.avoided.unwrap() > 0.8);
+    assert!(trigger.average_precision.unwrap() > 0.83);
+    assert!(trigger.brier.unwrap() < 0.028);
+    assert!(trigger.ece.unwrap() < 0.02);
+    assert!(trigger.at_60.precision.unwrap() > 0.8 && trigger.at_60.recall.unwrap() > 0.7);
+    assert!(report.reactive.average_precision.unwrap() < 0.2);
+    assert!(report.moves.avoided.unwrap() > 0.83);
 }
 
 #[test]
@@ -55,13 +57,12 @@ fn processors_of_a_cloud() {
     };
     let report = run(&trace, &options).unwrap();
     println!("{}", figures(&report));
-    let rmae: Vec<f64> = report.entities.rmae.iter().flatten().copied().collect();
-    assert!(rmae.iter().all(|rmae| *rmae < 1.0), "{rmae:?}");
-    assert!(report.trigger.ece.unwrap() < 0.1);
-    // Repeated, it says the same, but for the times.
-    let again = run(&trace, &options).unwrap();
-    assert_eq!(
-        (report.entities, report.trigger),
-        (again.entities, again.trigger)
-    );
+    for (rmae, bound) in report.entities.rmae.iter().zip([0.84, 0.93, 0.79]) {
+        assert!(rmae.unwrap() < bound, "{rmae:?}");
+    }
+    // Two weeks of machines that change their habits: better than the load alone, not good.
+    let trigger = &report.trigger;
+    assert!(trigger.average_precision.unwrap() > 0.36);
+    assert!(report.reactive.average_precision.unwrap() < 0.15);
+    assert!(trigger.brier.unwrap() < 0.08 && trigger.ece.unwrap() < 0.05);
 }

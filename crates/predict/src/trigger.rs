@@ -212,13 +212,6 @@ impl TriggerModel {
         rises.map(|rise| [rise + low, rise, rise + high]).collect()
     }
 
-    pub fn range(&self) -> (f32, f32) {
-        self.range
-    }
-    pub fn set_range(&mut self, r: (f32, f32)) {
-        self.range = r;
-    }
-
     /// Learns the range of the peaks from rows that it was not fitted to.
     pub fn learn_range(&mut self, rows: &[UnitRow]) {
         let features: Vec<&[f32]> = rows.iter().map(|row| row.features.as_slice()).collect();

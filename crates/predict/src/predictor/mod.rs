@@ -6,12 +6,14 @@
 //! current model: what the calibration learns from was said before its outcome was known. The parts:
 //!
 //! - `outcome`: what is answered;
-//! - `learn`: rows, pairs and models, and retraining;
+//! - `learn`: rows, pairs and models, and when they are trained;
+//! - `promotion`: candidates, and what they have to be better than;
 //! - `say`: forecasts;
 //! - `state`: what outlives the process.
 
 mod learn;
 mod outcome;
+mod promotion;
 mod say;
 mod state;
 
