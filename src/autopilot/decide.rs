@@ -31,6 +31,9 @@ pub fn tick_us() -> i64 {
 /// Entities of which a decision says why they were not chosen.
 const REJECTED_STORED: usize = 20;
 
+/// Entities that are kept, for shadow_plan(), of what was seen last.
+const CANDIDATES_KEPT: usize = 2_000;
+
 /// An executed decision whose outcome is open.
 #[derive(Clone, Debug)]
 struct Open {
@@ -277,7 +280,7 @@ impl Decider {
         }
         self.rows = rows;
         let state = serde_json::to_value(&self.state).unwrap_or(Value::Null);
-        let seen = serde_json::to_value(seen).unwrap_or(Value::Null);
+        let seen = serde_json::to_value(short(seen)).unwrap_or(Value::Null);
         step(|| {
             save(state, seen)?;
             if !again.is_empty() {
@@ -322,6 +325,21 @@ impl Decider {
         }
         Ok(())
     }
+}
+
+/// What is kept of what was seen: the heaviest entities of partitions in need, a bounded number in all.
+fn short(seen: &Observation) -> Observation {
+    let mut short = seen.clone();
+    let needy = short
+        .units
+        .iter()
+        .filter(|unit| !unit.candidates.is_empty())
+        .count();
+    let each = (CANDIDATES_KEPT / needy.max(1)).max(5);
+    for unit in &mut short.units {
+        unit.candidates.truncate(each);
+    }
+    short
 }
 
 fn log_failure(outcome: Result<()>) {
