@@ -1,5 +1,6 @@
 //! Traces from CSV files.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
@@ -204,7 +205,8 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// The distance of consecutive rows that is found most often, in microseconds; 0 without two.
+/// The distance of consecutive rows that is found most often, in microseconds, the shortest of
+/// several; 0 without two rows.
 fn own_step(rows: &[(i64, Vec<f32>)]) -> i64 {
     let mut times: Vec<i64> = rows.iter().map(|(at_us, _)| *at_us).collect();
     times.sort_unstable();
@@ -216,7 +218,7 @@ fn own_step(rows: &[(i64, Vec<f32>)]) -> i64 {
     steps.sort_unstable();
     let most = steps
         .chunk_by(|a, b| a == b)
-        .max_by_key(|equal| equal.len());
+        .min_by_key(|equal| Reverse(equal.len()));
     most.and_then(|equal| equal.first().copied()).unwrap_or(0)
 }
 

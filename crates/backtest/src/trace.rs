@@ -66,9 +66,9 @@ impl Trace {
         let same_slot =
             |a: &(i64, _), b: &(i64, _)| a.0.div_euclid(step_us) == b.0.div_euclid(step_us);
         for rows in rows.chunk_by(same_slot) {
-            let slot = rows
-                .first()
-                .map_or(0, |(at_us, _)| at_us.div_euclid(step_us) - first);
+            let slot = rows.first().map_or(0, |(at_us, _)| {
+                at_us.div_euclid(step_us).saturating_sub(first)
+            });
             let Ok(slot) = usize::try_from(slot) else {
                 continue;
             };

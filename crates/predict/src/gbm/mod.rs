@@ -5,7 +5,7 @@
 //! boosting*, 2002, on binned features as in Ke et al., *LightGBM*, NeurIPS 2017.
 //!
 //! Why not smartcore's: its forests give means, and the error that counts here is absolute, which
-//! medians minimise; its XGRegressor takes 15.8 s where this takes a tenth of one; and ten thousand
+//! medians minimise; its XGRegressor takes 15.8 s for 20 trees on 100,000 rows; and ten thousand
 //! entities have to be forecast in a few milliseconds. Trees are complete, of fixed depth, on bytes,
 //! so that a prediction has neither branches nor bounds to check.
 
