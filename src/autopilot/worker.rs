@@ -245,7 +245,7 @@ impl Pilot {
             let settings = policy::Settings::merged(&[of(*oid), of(partition.relation)]);
             let mut ids = members.remove(oid).unwrap_or_default();
             ids.sort_unstable();
-            for resource in resource::FLOWS {
+            for (kind, resource) in (1..).zip(resource::FLOWS) {
                 let unit = series::unit_id(*oid, resource);
                 let capacity = *settings.capacity.get(resource);
                 // Shares are shares of rows; those of other resources are not followed.
@@ -255,6 +255,7 @@ impl Pilot {
                     &[]
                 };
                 self.memory.predictor.set_unit(unit, capacity, ids);
+                self.memory.predictor.set_kind(unit, kind);
             }
         }
         Ok(())
