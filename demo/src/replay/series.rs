@@ -1,0 +1,66 @@
+//! What the clients counted, as curves, and when what happened.
+
+use super::clients::{BIN_US, Bin, Book, HOT_BIN};
+use super::observer::{Seen, slot_end_us};
+use super::regions::{ALL, REGIONS};
+use super::timetable::{HOT, SLOT_US, Timetable};
+
+const BINS_PER_SLOT: usize = (SLOT_US / BIN_US) as usize;
+
+/// Rows per second in each slot.
+pub struct Figures {
+    /// By region, with what moved away left out from the swap on.
+    pub loads: [Vec<f64>; REGIONS],
+    /// Of the region with the hot airport, as if nothing had moved.
+    pub without: Vec<f64>,
+    /// What the moved airport brought to the target, from the swap on.
+    pub moved: Vec<f64>,
+    pub announced_us: Option<u64>,
+    /// When the load would have reached the capacity.
+    pub would_cross_us: Option<u64>,
+    /// When it did.
+    pub crossed_us: Option<u64>,
+}
+
+impl Figures {
+    pub fn of(table: &Timetable, book: &Book, seen: &Seen, begin_us: u64) -> Self {
+        let slots = book.bins.len() / BINS_PER_SLOT;
+        let hot = table.hot_region;
+        let swap_bin = (seen.swap.as_ref())
+            .filter(|swap| swap.entities.iter().any(|entity| entity == HOT))
+            .map(|swap| (swap.at_us.saturating_sub(begin_us) / BIN_US) as usize);
+        let curve = |of: &dyn Fn(usize, &Bin) -> u32| -> Vec<f64> {
+            let bins: Vec<f64> = (book.bins.iter().enumerate())
+                .map(|(number, bin)| f64::from(of(number, bin)))
+                .collect();
+            bins.chunks(BINS_PER_SLOT)
+                .take(slots)
+                .map(|slot| slot.iter().sum::<f64>() * 1e6 / SLOT_US as f64)
+                .collect()
+        };
+        let gone = |number: usize| swap_bin.is_some_and(|swap| number >= swap);
+        let loads = std::array::from_fn(|region| {
+            curve(&|number, bin| {
+                let leaves = region == hot && gone(number);
+                bin[region] - if leaves { bin[HOT_BIN] } else { 0 }
+            })
+        });
+        let without = curve(&|_, bin| bin[hot]);
+        let moved = curve(&|number, bin| if gone(number) { bin[HOT_BIN] } else { 0 });
+        let reaches = |loads: &[f64]| {
+            (loads.iter())
+                .position(|load| *load >= table.capacity)
+                .map(|slot| slot_end_us(begin_us, slot))
+        };
+        let announced = (seen.decisions.iter())
+            .find(|one| one.partition == ALL[hot].partition && one.trigger == "model");
+        Self {
+            would_cross_us: reaches(&without),
+            crossed_us: loads.get(hot).and_then(|loads: &Vec<f64>| reaches(loads)),
+            loads,
+            without,
+            moved,
+            announced_us: announced.map(|one| one.at_us),
+        }
+    }
+}
