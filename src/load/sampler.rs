@@ -82,12 +82,14 @@ impl Sampler {
         // A clock that was set back, or the first event of all.
         let passed_us = (now_us - self.since_us).clamp(1, 3_600_000_000);
         let seconds = passed_us as f64 / 1e6;
-        self.tokens = (self.tokens + seconds * self.per_second).min(self.capacity);
+        // As many for each row of the history, however often one is written.
+        let per_second = self.per_second * crate::guc::haste();
+        self.tokens = (self.tokens + seconds * per_second).min(self.capacity);
         self.rate = if self.tokens > self.capacity / 4.0 {
             Rate::EXACT
         } else {
             self.rate
-                .next(f64::from(self.events) / seconds, self.per_second)
+                .next(f64::from(self.events) / seconds, per_second)
         };
         self.since_us = now_us;
         self.events = 0;
