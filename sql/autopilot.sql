@@ -343,8 +343,8 @@ COMMENT ON VIEW shadow_prediction_quality IS
 CREATE VIEW shadow_calibration AS
 SELECT
     b.relation,
-    b.bin / 10.0 AS from_probability,
-    (b.bin + 1) / 10.0 AS to_probability,
+    round(b.bin / 10.0, 1) AS from_p,
+    round((b.bin + 1) / 10.0, 1) AS to_p,
     count(*) AS forecasts,
     round(avg(b.probability), 3) AS predicted,
     round(avg(b.crossed::integer), 3) AS happened
@@ -437,12 +437,12 @@ CREATE FUNCTION shadow_plan(relation regclass DEFAULT NULL)
             round(p.confidence::numeric, 3), p.reason, p.message, p.would_execute, pg_size_pretty(p.bytes),
             make_interval(secs => p.duration_ms / 1000.0), round(p.stall_ms::numeric, 1),
             CASE p.action
-                WHEN 'create' THEN 'SHARE ROW EXCLUSIVE on the partition; once, for a first shadow, '
+                WHEN 'create_shadow' THEN 'SHARE ROW EXCLUSIVE on the partition; once, for a first shadow, '
                     'ACCESS EXCLUSIVE on its parent'
                 WHEN 'swap' THEN 'EXCLUSIVE on wrapper, partition and shadow'
                 WHEN 'add_entities' THEN 'SHARE ROW EXCLUSIVE on the partition'
                 WHEN 'remove_entities' THEN 'SHARE ROW EXCLUSIVE on the partition'
-                WHEN 'drop' THEN 'ACCESS EXCLUSIVE on wrapper and shadow'
+                WHEN 'drop_shadow' THEN 'ACCESS EXCLUSIVE on wrapper and shadow'
             END,
             CASE WHEN p.action <> 'hold' THEN shadowpart.blockers(p.partition) END, p.details
         FROM shadowpart.plan(relation) p

@@ -19,6 +19,8 @@ CREATE TABLE shadowpart.shadow (
     relation oid NOT NULL,
     entity_column name NOT NULL,
     entities text[],
+    adding text[],
+    removing text[],
     whole_partition boolean NOT NULL,
     source name,
     target name NOT NULL,
@@ -30,6 +32,7 @@ CREATE TABLE shadowpart.shadow (
     verify boolean NOT NULL DEFAULT true,
     verified boolean NOT NULL DEFAULT false,
     waited boolean NOT NULL DEFAULT false,
+    reverted boolean NOT NULL DEFAULT false,
     max_stall_ms integer NOT NULL,
     revert_window_s integer NOT NULL,
     revert_until timestamptz,
@@ -60,11 +63,14 @@ CREATE TABLE shadowpart.pair (
     reserved text,
     phase text NOT NULL DEFAULT 'new',
     swapped boolean NOT NULL DEFAULT false,
+    tentative boolean NOT NULL DEFAULT false,
     blocks_total bigint,
     blocks_done bigint NOT NULL DEFAULT 0,
     rows_total bigint,
     rows_done bigint NOT NULL DEFAULT 0,
     bytes_done bigint NOT NULL DEFAULT 0,
+    rows_before bigint NOT NULL DEFAULT 0,
+    bytes_before bigint NOT NULL DEFAULT 0,
     phase_since timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE shadowpart.pair IS 'Pairs of a shadow: one for each leaf partition that holds its entities.';

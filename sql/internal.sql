@@ -47,6 +47,13 @@ CREATE FUNCTION shadowpart.command(command text, id bigint, max_stall interval, 
 COMMENT ON FUNCTION shadowpart.command(text, bigint, interval, boolean) IS
     'Checks a command for an existing shadow, hands it to a background worker and, if wanted, waits for it.';
 
+CREATE FUNCTION shadowpart.resize(command text, id bigint, entities text[], wait boolean) RETURNS bigint
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'resize_wrapper';
+COMMENT ON FUNCTION shadowpart.resize(text, bigint, text[], boolean) IS
+    'Checks a request to change the entities of a shadow, hands it to a background worker and, if wanted, '
+    'waits for it.';
+
 CREATE FUNCTION shadowpart.manage(relation regclass, entity_column text, colocate_with regclass) RETURNS void
     LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'manage_wrapper';

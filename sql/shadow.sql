@@ -1,4 +1,4 @@
--- Shadows: create, migrate, swap, revert, finalize, drop, verify, route.
+-- Shadows: create, migrate, swap, revert, finalize, drop, resize, cancel, verify, route.
 
 CREATE FUNCTION shadow_create(
     relation regclass,
@@ -158,10 +158,37 @@ CREATE FUNCTION shadow_drop(id bigint, wait boolean DEFAULT true)
 COMMENT ON FUNCTION shadow_drop(bigint, boolean) IS
     'Takes a standing shadow away; one that is still being built is cancelled first.';
 
+CREATE FUNCTION shadow_add_entities(id bigint, entity text, wait boolean DEFAULT true)
+    RETURNS bigint LANGUAGE sql VOLATILE
+    AS $$ SELECT shadowpart.resize('add', id, ARRAY[entity], wait) $$;
+COMMENT ON FUNCTION shadow_add_entities(bigint, text, boolean) IS
+    'Adds an entity, given as text, to a standing shadow, which goes on mirroring those that it has.';
+
+CREATE FUNCTION shadow_add_entities(id bigint, entity anyelement, wait boolean DEFAULT true)
+    RETURNS bigint LANGUAGE sql VOLATILE
+    AS $$ SELECT shadowpart.resize('add', id, shadowpart.entities_of(entity), wait) $$;
+COMMENT ON FUNCTION shadow_add_entities(bigint, anyelement, boolean) IS
+    'Adds an entity or an array of entities, of any type, to a standing shadow, which goes on mirroring '
+    'those that it has.';
+
+CREATE FUNCTION shadow_remove_entities(id bigint, entity text, wait boolean DEFAULT true)
+    RETURNS bigint LANGUAGE sql VOLATILE
+    AS $$ SELECT shadowpart.resize('remove', id, ARRAY[entity], wait) $$;
+COMMENT ON FUNCTION shadow_remove_entities(bigint, text, boolean) IS
+    'Takes an entity, given as text, out of a standing shadow, which goes on mirroring the others.';
+
+CREATE FUNCTION shadow_remove_entities(id bigint, entity anyelement, wait boolean DEFAULT true)
+    RETURNS bigint LANGUAGE sql VOLATILE
+    AS $$ SELECT shadowpart.resize('remove', id, shadowpart.entities_of(entity), wait) $$;
+COMMENT ON FUNCTION shadow_remove_entities(bigint, anyelement, boolean) IS
+    'Takes an entity or an array of entities, of any type, out of a standing shadow, which goes on '
+    'mirroring the others.';
+
 CREATE FUNCTION shadow_cancel(id bigint) RETURNS boolean LANGUAGE sql VOLATILE
     AS $$ SELECT shadowpart.command('cancel', id, NULL, true) IS NOT NULL $$;
 COMMENT ON FUNCTION shadow_cancel(bigint) IS
-    'Cancels the job that builds a shadow and takes away what it has built; waits until that is done.';
+    'Cancels the job that builds a shadow, or adds entities to it, and takes away what it has built; waits '
+    'until that is done.';
 
 CREATE FUNCTION shadow_verify(id bigint) RETURNS TABLE (partition regclass, key jsonb, difference text)
     LANGUAGE sql VOLATILE

@@ -17,12 +17,13 @@ SELECT
     s.last_error ->> 'message' AS last_error,
     s.figures
         || jsonb_build_object('phase', s.phase,
+            'adding', to_jsonb(s.adding), 'removing', to_jsonb(s.removing),
             'stale', p.stale, 'pairs', p.pairs, 'error', s.last_error) AS details
 FROM shadowpart.shadow s
 LEFT JOIN LATERAL (
     SELECT
-        sum(q.rows_done)::bigint AS rows_done,
-        sum(q.bytes_done)::bigint AS bytes_done,
+        sum(q.rows_before + q.rows_done)::bigint AS rows_done,
+        sum(q.bytes_before + q.bytes_done)::bigint AS bytes_done,
         sum(shadowpart.delta_rows(q.delta_relid))::bigint AS lag,
         (
             SELECT jsonb_agg(DISTINCT t.reason)
@@ -71,7 +72,7 @@ LEFT JOIN LATERAL (
         sum(q.rows_total)::bigint AS rows_total,
         sum(q.rows_done)::bigint AS rows_done,
         sum(q.bytes_done)::bigint AS bytes_done,
-        min(q.phase_since) FILTER (WHERE q.phase IN ('capture', 'copy')) AS since
+        min(q.phase_since) FILTER (WHERE q.phase IN ('capture', 'copy', 'add-copy')) AS since
     FROM shadowpart.pair q
     WHERE q.shadow_id = s.id
 ) p ON true
@@ -102,6 +103,7 @@ GRANT EXECUTE ON FUNCTION
     shadowpart.entities_of(anyelement),
     shadowpart.request(text, regclass, text[], boolean, text, text, interval, boolean, interval, boolean),
     shadowpart.command(text, bigint, interval, boolean),
+    shadowpart.resize(text, bigint, text[], boolean),
     shadowpart.manage(regclass, text, regclass),
     shadowpart.unmanage(regclass),
     shadowpart.differences(bigint),

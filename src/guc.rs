@@ -189,7 +189,7 @@ fn autopilot() {
     GucRegistry::define_int_guc(
         c"shadowpart.autopilot_busy",
         c"Per cent of CPU, or of a disk, in use from which on the autopilot begins nothing.",
-        c"A copy on a machine that is busy already makes things worse before it makes them better.",
+        c"A copy on a machine that is busy already makes things worse before it makes them better. 100 means never.",
         &BUSY_PERCENT,
         1,
         100,

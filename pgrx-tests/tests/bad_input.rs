@@ -346,6 +346,169 @@ fn steps_must_fit_the_state() {
     });
 }
 
+/// Entities that cannot come to a shadow, or leave it, and shadows whose entities cannot be changed.
+#[test]
+fn a_resize_must_fit() {
+    scenario(Settings::default(), |server| {
+        let mut session = prepare(server)?;
+        let id = session.create_shadow("orders", "1", "fast")?;
+        let other = session.create_shadow("orders", "3", "fast")?;
+        let fails = |session: &mut Session, call: &str, code: &str, words: &[&str]| -> Result<()> {
+            let failure = refused(session, &format!("SELECT {call}"), words)?;
+            ensure!(failure.sqlstate == code, "{call}: {failure:?}");
+            Ok(())
+        };
+        for call in ["shadow_add_entities", "shadow_remove_entities"] {
+            for nobody in ["4711", "0", "-1"] {
+                let call = format!("{call}({nobody}, 2)");
+                fails(&mut session, &call, "42704", &[nobody])?;
+            }
+            fails(
+                &mut session,
+                &format!("{call}({id}, NULL::int)"),
+                "22004",
+                &["null"],
+            )?;
+            fails(
+                &mut session,
+                &format!("{call}({id}, ARRAY[1, NULL])"),
+                "22004",
+                &["null"],
+            )?;
+            fails(
+                &mut session,
+                &format!("{call}({id}, '{{}}'::int[])"),
+                "22023",
+                &["empty"],
+            )?;
+            fails(
+                &mut session,
+                &format!("{call}({id}, 'abc')"),
+                "22P02",
+                &["abc"],
+            )?;
+        }
+        // Somebody else has it; it is not there; nobody would be left.
+        fails(
+            &mut session,
+            &format!("shadow_add_entities({id}, 3)"),
+            "55006",
+            &["already"],
+        )?;
+        fails(
+            &mut session,
+            &format!("shadow_add_entities({id}, ARRAY[2, 3])"),
+            "55006",
+            &["already"],
+        )?;
+        fails(
+            &mut session,
+            &format!("shadow_remove_entities({id}, 2)"),
+            "42704",
+            &["2"],
+        )?;
+        fails(
+            &mut session,
+            &format!("shadow_remove_entities({id}, ARRAY[1, 2])"),
+            "42704",
+            &["2"],
+        )?;
+        fails(
+            &mut session,
+            &format!("shadow_remove_entities({id}, 1)"),
+            "22023",
+            &["shadow_drop"],
+        )?;
+        // What is there already may be asked for again.
+        let before = catalogs(&mut session)?;
+        ensure!(session.number(&format!("SELECT shadow_add_entities({id}, 1)"))? == id);
+        ensure!(before == catalogs(&mut session)?, "it was not idle");
+
+        // Swapped, ended, of a whole partition, and at work.
+        session.swap(id)?;
+        for call in ["shadow_add_entities", "shadow_remove_entities"] {
+            fails(
+                &mut session,
+                &format!("{call}({id}, 2)"),
+                "55000",
+                &["migrated", "revert"],
+            )?;
+        }
+        session.finalize(id)?;
+        for call in ["shadow_add_entities", "shadow_remove_entities"] {
+            fails(
+                &mut session,
+                &format!("{call}({id}, 2)"),
+                "55000",
+                &["finalized"],
+            )?;
+        }
+        session.drop_shadow(other)?;
+        let whole = session
+            .number("SELECT shadow_create('orders_rest', \"all\" => true, tablespace => 'fast')")?;
+        for call in ["shadow_add_entities", "shadow_remove_entities"] {
+            fails(
+                &mut session,
+                &format!("{call}({whole}, 2)"),
+                "42809",
+                &["whole"],
+            )?;
+        }
+        let id = session.create_shadow("orders", "2", "fast")?;
+        // Its leaf is somebody else's as a whole; its rows are there already.
+        fails(
+            &mut session,
+            &format!("shadow_add_entities({id}, 3)"),
+            "55006",
+            &["already"],
+        )?;
+        fails(
+            &mut session,
+            &format!("shadow_add_entities({id}, 1)"),
+            "55000",
+            &["already"],
+        )?;
+        session.drop_shadow(whole)?;
+
+        for (begin, word) in [
+            ("BEGIN ISOLATION LEVEL REPEATABLE READ", "repeatable read"),
+            ("BEGIN ISOLATION LEVEL SERIALIZABLE", "serializable"),
+            ("BEGIN; SELECT count(*) FROM orders", "lock"),
+            ("BEGIN READ ONLY", "read-only"),
+        ] {
+            for call in ["shadow_add_entities", "shadow_remove_entities"] {
+                session.run(begin)?;
+                let sql = format!("SELECT {call}({id}, 3)");
+                let failure = session.failure(&sql)?;
+                session.run("ROLLBACK")?;
+                assert_polite(&format!("{begin}; {sql}"), &failure, &[word])?;
+            }
+        }
+        session.run(
+            "INSERT INTO orders SELECT 3, g, repeat('x', 500) FROM generate_series(1000, 9000) g",
+        )?;
+        server.configure("shadowpart.copy_rate_limit", "50kB")?;
+        server.reload()?;
+        session.run(&format!(
+            "SELECT shadow_add_entities({id}, 3, wait => false)"
+        ))?;
+        for call in ["shadow_add_entities", "shadow_remove_entities"] {
+            let sql = format!("SELECT {call}({id}, 2)");
+            let failure = session.failure(&sql)?;
+            ensure!(failure.sqlstate == "55006", "{failure:?}");
+            assert_polite(&sql, &failure, &["busy", "adding"])?;
+        }
+        let sql = "SELECT shadow_create('orders', 3, tablespace => 'fast')";
+        let failure = session.failure(sql)?;
+        ensure!(failure.sqlstate == "55006", "{failure:?}");
+        for call in ["shadow_revert", "shadow_finalize"] {
+            let failure = session.failure(&format!("SELECT {call}({id})"))?;
+            ensure!(failure.sqlstate == "55000", "{call}: {failure:?}");
+        }
+        session.run(&format!("SELECT shadow_cancel({id})"))
+    });
+}
+
 /// Overlapping entities: the second is refused and the first goes on.
 #[test]
 fn two_jobs_for_one_entity() {
@@ -436,6 +599,8 @@ fn rights_are_checked() {
             &format!("shadow_finalize({id})"),
             &format!("shadow_drop({id})"),
             &format!("shadow_cancel({id})"),
+            &format!("shadow_add_entities({id}, 2)"),
+            &format!("shadow_remove_entities({id}, 1)"),
         ] {
             let failure = stranger.failure(&format!("SELECT {call}"))?;
             ensure!(failure.sqlstate == "42501", "{call}: {failure:?}");
@@ -516,6 +681,8 @@ fn a_standby_refuses() {
             "shadow_migrate('orders', 2, tablespace => 'fast')",
             &format!("shadow_swap({id})"),
             &format!("shadow_drop({id})"),
+            &format!("shadow_add_entities({id}, 2)"),
+            &format!("shadow_remove_entities({id}, 1)"),
         ] {
             let sql = format!("SELECT {call}");
             let failure = reader.failure(&sql)?;

@@ -435,6 +435,44 @@ fn a_standby_transaction_older_than_the_shadow() {
     });
 }
 
+/// The same for entities that came to the shadow and left it: who is older than that would miss the one, and find
+/// the other twice.
+#[test]
+fn a_standby_transaction_older_than_a_resize() {
+    scenario(Settings::default(), |server| {
+        let (mut session, orders, twin) = prepare(server, LIST_WITH_DEFAULT, 1000)?;
+        let standby = &server.standby(reporting().set("max_standby_streaming_delay", "-1"))?;
+        let mut readers = Vec::new();
+        let mut open = |when: &str| -> Result<()> {
+            server.wait_for_standby(standby)?;
+            let mut reader = standby.connect()?;
+            reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class")?;
+            readers.push((when.to_owned(), reader));
+            std::thread::sleep(Duration::from_millis(1500));
+            Ok(())
+        };
+        let id = session
+            .number("SELECT shadow_create('live.orders', ARRAY[1, 2], tablespace => 'fast')")?;
+        open("before the addition")?;
+        session.run(&format!("SELECT shadow_add_entities({id}, ARRAY[3, 5])"))?;
+        orders.write(&twin, &mut session, 1)?;
+        open("before the removal")?;
+        session.run(&format!("SELECT shadow_remove_entities({id}, ARRAY[2, 5])"))?;
+        orders.write(&twin, &mut session, 2)?;
+        open("before the swap")?;
+        session.swap(id)?;
+        orders.write(&twin, &mut session, 3)?;
+        server.wait_for_standby(standby)?;
+        for (when, reader) in &mut readers {
+            twin.assert_same_here(reader)
+                .with_context(|| format!("a transaction that began {when}"))?;
+            reader.run("COMMIT")?;
+            twin.assert_same_here(reader)?;
+        }
+        Ok(())
+    });
+}
+
 /// A standby that reports its snapshots is waited for before hidden rows go, and not before the swap.
 #[test]
 fn a_standby_with_feedback_is_waited_for() {

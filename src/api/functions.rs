@@ -3,11 +3,13 @@
 use super::{as_superuser, checks, require_preload};
 use crate::guc;
 use crate::job::accept::New;
-use crate::job::request::{self, Request};
+use crate::job::change::Change;
+use crate::job::request::{self, Request, Wanted};
 use crate::job::shared;
+use crate::pair::Shadow;
 use crate::pg::error::{Error, Result, or_raise};
 use crate::pg::sql;
-use lifecycle::Goal;
+use lifecycle::{Goal, State};
 use pgrx::AnyElement;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
@@ -169,7 +171,7 @@ fn request(
     }
     if wait {
         let wanted = if migrate { Goal::Migrated } else { Goal::Ready };
-        or_raise(request::wait_for(answer.id, wanted));
+        or_raise(request::wait_for(answer.id, &Wanted::Goal(wanted)));
     }
     answer.id
 }
@@ -224,41 +226,95 @@ fn command(
     if wanted == Goal::Cancelled && or_raise(has_ended(id)) {
         return None;
     }
-    let request = or_raise((|| {
-        require_preload()?;
-        checks::transaction(None)?;
-        let root = as_superuser(|| {
-            sql::value::<pg_sys::Oid>(
-                "SELECT relation FROM shadowpart.shadow WHERE id = $1",
-                &[id.into()],
-            )
-        })?
-        .ok_or_else(|| crate::pair::no_such_shadow(id))?;
-        checks::owner(&checks::table(root)?)?;
-        checks::transaction(Some(root))?;
+    let (request, adding) = or_raise((|| {
+        let shadow = shadow_of_caller(id)?;
         // SAFETY: constant for the process.
         let pid = unsafe { pg_sys::MyProcPid };
         let cancelling = wanted == Goal::Cancelled;
-        Ok(Request::Command {
+        let request = Request::Command {
             id,
             goal: wanted.word().to_owned(),
             max_stall_ms: stall_ms(max_stall.as_ref())?,
             // Cleaning up goes on whoever waits for it.
             waiter_pid: (wait && !cancelling && wanted != Goal::Dropped).then_some(pid),
-        })
+        };
+        Ok((request, shadow.state == State::Adding))
     })());
     // A job that is building the shadow stops at its next step; one that is resting is told by the worker.
-    if matches!(wanted, Goal::Cancelled | Goal::Dropped) {
+    // One that is adding must know first what for: it may be over, and the shadow stand, before the worker
+    // has read the request.
+    let stops = matches!(wanted, Goal::Cancelled | Goal::Dropped);
+    if stops && !adding {
         shared::cancel(id);
     }
     let answer = or_raise(request::submit(&request));
+    if stops && adding {
+        shared::cancel(id);
+    }
     if let Some(text) = answer.notice {
         notice!("{text}");
     }
     if wait {
-        or_raise(request::wait_for(id, wanted));
+        or_raise(request::wait_for(id, &Wanted::Goal(wanted)));
     }
     Some(id)
+}
+
+/// A shadow that the caller may command, in a transaction from which that can be done.
+fn shadow_of_caller(id: i64) -> Result<Shadow> {
+    require_preload()?;
+    checks::transaction(None)?;
+    let shadow = as_superuser(|| Shadow::load(id))?;
+    checks::owner(&checks::table(shadow.relation)?)?;
+    checks::transaction(Some(shadow.relation))?;
+    Ok(shadow)
+}
+
+#[pg_extern(sql = false)]
+fn resize(
+    command: &str,
+    id: Option<i64>,
+    entities: Option<Vec<Option<String>>>,
+    wait: Option<bool>,
+) -> i64 {
+    let wait = wait.unwrap_or(true);
+    let id = id.unwrap_or(0);
+    let add = command == "add";
+    let change = or_raise((|| {
+        let shadow = shadow_of_caller(id)?;
+        let (root, column) = (shadow.relation, &shadow.entity_column);
+        let given = entities.unwrap_or_else(|| vec![None]);
+        let entities = checks::entities(root, column, &given)?;
+        if add {
+            // What comes must satisfy what is asked of a new shadow.
+            let table = checks::table(root)?;
+            checks::tablespace(Some(&shadow.target))?;
+            checks::keys(&table, column)?;
+            checks::local_leaves(&table)?;
+            checks::unpublished(&table)?;
+        }
+        // SAFETY: constant for the process.
+        let pid = unsafe { pg_sys::MyProcPid };
+        Ok(Change {
+            id,
+            add,
+            entities,
+            waiter_pid: wait.then_some(pid),
+        })
+    })());
+    let answer = or_raise(request::submit(&Request::Resize(change)));
+    if let Some(text) = answer.notice {
+        notice!("{text}");
+    }
+    if wait {
+        let wanted = if add {
+            Wanted::Has(answer.entities)
+        } else {
+            Wanted::HasNot(answer.entities)
+        };
+        or_raise(request::wait_for(id, &wanted));
+    }
+    id
 }
 
 /// Whether a shadow has come to its end, so that there is nothing to cancel.

@@ -31,8 +31,10 @@ fn differences(
         })?;
         checks::owner(&checks::table(shadow.relation)?)?;
         let mut rows = Vec::new();
+        // Pairs that are being built for entities to come have nothing to say of those that are there.
+        let pairs: Vec<_> = pairs.into_iter().filter(|p| !p.tentative).collect();
         for p in &pairs {
-            if shadow.state.is_final() || !matches!(p.phase.as_str(), "mirror") {
+            if shadow.state.is_final() || !p.is_mirrored() {
                 return Err(Error::new(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                     format!("shadow {id} is not mirrored"),

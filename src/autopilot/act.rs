@@ -2,7 +2,7 @@
 
 use crate::api::checks;
 use crate::guc;
-use crate::job::{accept, shared};
+use crate::job::{accept, change, shared};
 use crate::pair;
 use crate::pg::error::{Error, Result};
 use crate::pg::sql;
@@ -17,7 +17,8 @@ pub fn carry_out(relation: u32, action: &Action) -> Result<i64> {
         Action::CreateShadow { target, entities } => create(relation.into(), target, entities),
         Action::Swap { shadow } => command(*shadow, Goal::Migrated),
         Action::DropShadow { shadow } => command(*shadow, Goal::Dropped),
-        Action::AddEntities { shadow, .. } | Action::RemoveEntities { shadow, .. } => Ok(*shadow),
+        Action::AddEntities { shadow, entities } => resize(*shadow, true, entities),
+        Action::RemoveEntities { shadow, entities } => resize(*shadow, false, entities),
         Action::Hold => Ok(0),
     }
 }
@@ -56,6 +57,21 @@ fn create(root: pg_sys::Oid, target: &str, entities: &[String]) -> Result<i64> {
         &[answer.id.into()],
     )?;
     Ok(answer.id)
+}
+
+fn resize(id: i64, add: bool, entities: &[String]) -> Result<i64> {
+    let shadow = pair::Shadow::load(id)?;
+    let given: Vec<Option<String>> = entities.iter().cloned().map(Some).collect();
+    let entities = pair::as_owner(shadow.relation, || {
+        checks::entities(shadow.relation, &shadow.entity_column, &given)
+    })?;
+    change::accept(&change::Change {
+        id,
+        add,
+        entities,
+        waiter_pid: None,
+    })?;
+    Ok(id)
 }
 
 fn command(id: i64, goal: Goal) -> Result<i64> {

@@ -20,8 +20,12 @@ use predict::EntityForecast;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Between two looks, unless a setting has changed: rules about the present load react within a minute.
-const TICK_US: i64 = 60_000_000;
+/// Between two looks, unless a setting has changed, in microseconds: rules about the present load react within
+/// a minute.
+pub fn tick_us() -> i64 {
+    (i64::from(crate::guc::PREDICT_SLOT_MS.get()) * 1000).min(60_000_000)
+}
+
 /// Entities of which a decision says why they were not chosen.
 const REJECTED_STORED: usize = 20;
 
@@ -80,11 +84,11 @@ impl Decider {
     pub fn work(&mut self, memory: &Memory) -> Result<()> {
         let now_us = record::now_us();
         // The clock may have been set back.
-        self.due_us = self.due_us.min(now_us + TICK_US);
+        self.due_us = self.due_us.min(now_us + tick_us());
         if now_us < self.due_us && !shared::take_hurry() {
             return Ok(());
         }
-        self.due_us = now_us + TICK_US.min(memory.step_us());
+        self.due_us = now_us + tick_us();
         if self.state.is_none() {
             let (state, open) = step(|| Ok((saved_state()?, open_decisions()?)))?;
             self.state = Some(state);
@@ -160,10 +164,10 @@ impl Decider {
                 .fullest(&unit.capacity)
                 .map_or(0.0, |(_, fraction)| fraction);
             let confidence = unit.prediction.map_or(0.0, |p| p.confidence);
-            let interesting = policy.mode != Mode::Off
-                && (fullest >= policy.release_fraction
-                    || confidence >= policy.calm_confidence
-                    || with_shadows.contains(&unit.unit));
+            // Where nothing may be done, too: shadow_plan() says what would be.
+            let interesting = fullest >= policy.release_fraction
+                || confidence >= policy.calm_confidence
+                || with_shadows.contains(&unit.unit);
             if interesting && unit.candidates.is_empty() {
                 unit.candidates = step(|| self.candidates(memory, present, leaf, size))?;
             }
@@ -509,6 +513,8 @@ pub fn plan() -> Result<(Tick, Vec<Leaf>)> {
             .filter_map(|unit| unit.policy.as_mut())
         {
             policy.mode = Mode::Advise;
+            // Nobody has counted for how long the load has been as it is.
+            policy.reactive_ticks = 1;
         }
     }
     Ok((state.plan(&seen), leaves))

@@ -7,7 +7,6 @@ use crate::pg::error::{Error, Result, or_raise};
 use crate::pg::sql;
 use ::autopilot::policy::{Mode, Policy, QuietHours};
 use ::autopilot::resource::Capacities;
-use ::autopilot::selection::Rules;
 use pgrx::datum::JsonB;
 use pgrx::prelude::*;
 use serde_json::{Map, Value};
@@ -232,7 +231,7 @@ impl Settings {
     /// As the pure part takes it.
     pub fn policy(&self) -> Policy {
         let general = general();
-        let tick_ms = i64::from(guc::PREDICT_INTERVAL_MS.get()).max(1);
+        let tick_ms = (super::decide::tick_us() / 1000).max(1);
         let ticks = |ms: i64| u32::try_from((ms / tick_ms).max(1)).unwrap_or(u32::MAX);
         Policy {
             mode: Mode::from_word(&self.autopilot).unwrap_or(Mode::Advise),
@@ -326,11 +325,6 @@ pub fn general() -> Policy {
         busy_resume_fraction: (busy - 0.1).max(0.0),
         backoff_us: day_us / 1440,
         backoff_max_us: day_us / 24,
-        rules: Rules {
-            late_max_us: day_us / 48,
-            payback_us: day_us,
-            ..Rules::default()
-        },
         ..Policy::default()
     }
 }

@@ -23,6 +23,9 @@ const PRESENT_ROWS: i64 = 3;
 /// Entities of a partition that are considered: the heaviest.
 pub const CANDIDATES_MAX: usize = 200;
 
+/// A learned capacity of fewer rows a second is none: any machine bears more.
+const LEARNED_MIN: f64 = 10.0;
+
 /// A leaf of a managed table.
 #[derive(Clone, Debug)]
 pub struct Leaf {
@@ -175,7 +178,7 @@ fn stage(state: State, goal: Goal) -> Stage {
         (_, Goal::Dropped | Goal::Cancelled | Goal::Failed | Goal::Finalized) => Stage::Ending,
         (State::Ready, _) => Stage::Ready,
         (State::Migrated, _) => Stage::Migrated,
-        (State::Queued | State::Building, _) => Stage::Building,
+        (State::Queued | State::Building | State::Adding | State::Removing, _) => Stage::Building,
         _ => Stage::Ending,
     }
 }
@@ -186,6 +189,7 @@ fn job(live: &Live) -> Option<JobKind> {
     Some(match (live.state, live.goal) {
         (_, Goal::Dropped | Goal::Cancelled | Goal::Failed | Goal::Finalized) => JobKind::Drop,
         (State::Queued | State::Building, _) => JobKind::Create,
+        (State::Adding | State::Removing, _) => JobKind::Resize,
         _ => JobKind::Swap,
     })
 }
@@ -200,6 +204,9 @@ fn origin(ours: bool) -> Origin {
 
 /// How busy CPUs and disks were in the last minutes.
 fn busy() -> Result<Vec<Busy>> {
+    if guc::BUSY_PERCENT.get() >= 100 {
+        return Ok(Vec::new());
+    }
     let rows = sql::query(
         "SELECT what, used FROM (
             SELECT 'cpu' AS what, h.cpu_busy AS used, h.at, 1 AS place FROM (
@@ -355,7 +362,8 @@ pub fn prediction(
             (Some(load), Some(capacity)) if row.forecast > capacity && capacity > load => {
                 (horizon_us as f64 * (capacity - load) / (row.forecast - load)) as i64
             }
-            (Some(load), Some(capacity)) if load >= capacity => 0,
+            // It has crossed; zero would mean that it is not known.
+            (Some(load), Some(capacity)) if load >= capacity => 1,
             _ => horizon_us,
         };
         if best.is_none_or(|(confidence, _)| probability > confidence) {
@@ -371,12 +379,14 @@ pub fn prediction(
     })
 }
 
-/// Capacities that forecasts were made against, where they are not configured.
+/// Capacities that forecasts were made against, where they are not configured. A partition that idles has
+/// not shown what it can bear.
 pub fn learned(rows: &[&super::forecasts::Forecast]) -> PerResource<Option<f64>> {
     PerResource::from_fn(|resource| {
         (rows.iter())
             .filter(|row| resource::of(row.resource) == Some(resource))
             .find_map(|row| row.capacity)
+            .filter(|capacity| *capacity >= LEARNED_MIN)
     })
 }
 

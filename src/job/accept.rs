@@ -1,6 +1,7 @@
 //! The worker's side of a request: what can only be checked, or done, in a transaction that commits.
 
 use super::catalog;
+use super::change;
 use super::request::{Answer, Mail, Request};
 use crate::pair::{self, Shadow, members, swap};
 use crate::pg::error::{Error, Result};
@@ -23,6 +24,7 @@ pub fn accept(handle: u32) -> Option<i64> {
                 max_stall_ms,
                 waiter_pid,
             } => command(*id, goal, *max_stall_ms, *waiter_pid),
+            Request::Resize(change) => change::accept(change),
         }),
         Err(e) => Err(e.clone()),
     };
@@ -60,21 +62,14 @@ pub fn create(new: &New) -> Result<Answer> {
         return Ok(answer);
     }
     let (leaves, empty) = leaves(new)?;
-    refuse_overlap(new, &leaves)?;
+    refuse_overlap(new, &leaves, 0)?;
     let leaves = off_target(new, leaves)?;
     let goal = if new.migrate {
         Goal::Migrated
     } else {
         Goal::Ready
     };
-    let source = sql::value::<String>(
-        "SELECT string_agg(DISTINCT coalesce(t.spcname, d.spcname)::text, ', ')
-           FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace,
-                (SELECT s.spcname FROM pg_catalog.pg_database b JOIN pg_catalog.pg_tablespace s
-                     ON s.oid = b.dattablespace WHERE b.datname = current_database()) d
-          WHERE c.oid = ANY ($1)",
-        &[leaves.clone().into()],
-    )?;
+    let source = source_of(&leaves)?;
     let id = sql::value::<i64>(
         "INSERT INTO shadowpart.shadow (relation, entity_column, entities, whole_partition, source, target, requested_by,
                                         goal, verify, max_stall_ms, revert_window_s, waiter_pid)
@@ -96,15 +91,35 @@ pub fn create(new: &New) -> Result<Answer> {
     )?
     .unwrap_or(0);
     for leaf in &leaves {
-        let keys = key_columns(*leaf)?;
-        sql::execute(
-            "INSERT INTO shadowpart.pair (shadow_id, primary_relid, key_columns) VALUES ($1, $2, $3::text[]::name[])",
-            &[id.into(), (*leaf).into(), keys.into()],
-        )?;
+        make_pair(id, *leaf, false)?;
     }
     catalog::announce(id, State::Queued)?;
-    let notice = empty.then(|| "the entity has no rows yet; its shadow waits for them".to_owned());
-    Ok(Answer { id, notice })
+    let notice = empty.then(|| NO_ROWS_YET.to_owned());
+    Ok(Answer::new(id, notice))
+}
+
+pub(super) const NO_ROWS_YET: &str = "the entity has no rows yet; its shadow waits for them";
+
+pub(super) fn make_pair(id: i64, leaf: pg_sys::Oid, tentative: bool) -> Result<()> {
+    let keys = key_columns(leaf)?;
+    sql::execute(
+        "INSERT INTO shadowpart.pair (shadow_id, primary_relid, key_columns, tentative)
+         VALUES ($1, $2, $3::text[]::name[], $4)",
+        &[id.into(), leaf.into(), keys.into(), tentative.into()],
+    )?;
+    Ok(())
+}
+
+/// Tablespaces in which these leaves lie.
+pub fn source_of(leaves: &[pg_sys::Oid]) -> Result<Option<String>> {
+    sql::value::<String>(
+        "SELECT string_agg(DISTINCT coalesce(t.spcname, d.spcname)::text, ', ')
+           FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace,
+                (SELECT s.spcname FROM pg_catalog.pg_database b JOIN pg_catalog.pg_tablespace s
+                     ON s.oid = b.dattablespace WHERE b.datname = current_database()) d
+          WHERE c.oid = ANY ($1)",
+        &[leaves.to_vec().into()],
+    )
 }
 
 /// A standing shadow for exactly this, on this target: it is swapped, not built again.
@@ -137,16 +152,16 @@ fn reuse(new: &New) -> Result<Option<Answer>> {
             new.waiter_pid.into(),
         ],
     )?;
-    Ok(Some(Answer {
+    Ok(Some(Answer::new(
         id,
-        notice: Some(format!(
+        Some(format!(
             "shadow {id} stands ready for this already; it is swapped"
         )),
-    }))
+    )))
 }
 
 /// Leaves that hold the entities now, or, when none does, those that could get them; and whether none does.
-fn leaves(new: &New) -> Result<(Vec<pg_sys::Oid>, bool)> {
+pub(super) fn leaves(new: &New) -> Result<(Vec<pg_sys::Oid>, bool)> {
     if let Some(leaf) = new.leaf {
         return Ok((vec![leaf.into()], false));
     }
@@ -224,11 +239,12 @@ fn relations_in(node: &Value, out: &mut Vec<(String, String)>) {
     }
 }
 
-fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid]) -> Result<()> {
+/// No other live shadow than `own` has, or is getting, any of this.
+pub(super) fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid], own: i64) -> Result<()> {
     let taken = sql::query(
         "SELECT s.id, s.state FROM shadowpart.shadow s
-          WHERE s.relation = $1 AND s.state NOT IN ('finalized', 'dropped', 'failed', 'cancelled')
-            AND (s.entities && $2
+          WHERE s.relation = $1 AND s.state NOT IN ('finalized', 'dropped', 'failed', 'cancelled') AND s.id <> $4
+            AND (s.entities && $2 OR s.adding && $2
                  OR (s.entities IS NULL OR $2::text[] IS NULL)
                     AND EXISTS (SELECT FROM shadowpart.pair p WHERE p.shadow_id = s.id
                                    AND (p.primary_relid = ANY ($3) OR p.shadow_relid = ANY ($3))))
@@ -237,6 +253,7 @@ fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid]) -> Result<()> {
             pg_sys::Oid::from(new.relation).into(),
             new.entities.clone().into(),
             leaves.to_vec().into(),
+            own.into(),
         ],
         |row| {
             Ok((
@@ -257,7 +274,7 @@ fn refuse_overlap(new: &New, leaves: &[pg_sys::Oid]) -> Result<()> {
 }
 
 /// Leaves that do not lie in the target already.
-fn off_target(new: &New, leaves: Vec<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
+pub(super) fn off_target(new: &New, leaves: Vec<pg_sys::Oid>) -> Result<Vec<pg_sys::Oid>> {
     let off = sql::query(
         "SELECT c.oid FROM pg_catalog.pg_class c,
                 (SELECT dattablespace FROM pg_catalog.pg_database WHERE datname = current_database()) d
@@ -312,19 +329,15 @@ pub fn command(
     max_stall_ms: Option<i32>,
     waiter_pid: Option<i32>,
 ) -> Result<Answer> {
-    sql::execute(
-        "SELECT FROM shadowpart.shadow WHERE id = $1 FOR UPDATE",
-        &[id.into()],
-    )?;
-    let shadow = Shadow::load(id)?;
+    let shadow = catalog::lock(id)?;
     let wanted: Goal = goal.parse().map_err(|e: lifecycle::UnknownWord| {
         Error::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, e.to_string())
     })?;
     match lifecycle::command(wanted, shadow.state, shadow.goal) {
-        Ok(None) => Ok(Answer {
+        Ok(None) => Ok(Answer::new(
             id,
-            notice: Some(format!("shadow {id} is {} already", shadow.state)),
-        }),
+            Some(format!("shadow {id} is {} already", shadow.state)),
+        )),
         Ok(Some(goal)) => {
             if goal == Goal::Ready
                 && shadow.state == State::Migrated
@@ -338,13 +351,13 @@ pub fn command(
                   WHERE id = $1",
                 &[id.into(), goal.word().into(), max_stall_ms.into(), waiter_pid.into()],
             )?;
-            Ok(Answer { id, notice: None })
+            Ok(Answer::new(id, None))
         }
         Err(refusal) => Err(refused(id, &shadow, wanted, &refusal)),
     }
 }
 
-fn refused(id: i64, shadow: &Shadow, wanted: Goal, refusal: &Refusal) -> Error {
+pub(super) fn refused(id: i64, shadow: &Shadow, wanted: Goal, refusal: &Refusal) -> Error {
     let state = shadow.state;
     match refusal {
         Refusal::Ended => Error::new(

@@ -7,6 +7,15 @@ use lifecycle::{Goal, State};
 use pgrx::datum::JsonB;
 use serde_json::{Value, json};
 
+/// The shadow as it is now; nobody else changes it before this transaction ends.
+pub fn lock(id: i64) -> Result<Shadow> {
+    sql::execute(
+        "SELECT FROM shadowpart.shadow WHERE id = $1 FOR UPDATE",
+        &[id.into()],
+    )?;
+    Shadow::load(id)
+}
+
 /// Moves a shadow to a state.
 pub fn set_state(shadow: &Shadow, state: State) -> Result<()> {
     sql::execute(

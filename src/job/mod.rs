@@ -9,8 +9,10 @@
 pub mod accept;
 pub mod aside;
 pub mod catalog;
+pub mod change;
 pub mod launcher;
 pub mod request;
+mod resize;
 pub mod scheduler;
 pub mod shared;
 pub mod steps;

@@ -1,7 +1,9 @@
 //! The session's side of a request: hands it to a worker through a piece of shared memory, and waits.
 
 use super::accept::New;
+use super::change::Change;
 use super::{launcher, shared};
+use crate::pair::wait::Waiting;
 use crate::pg::error::{Error, Result};
 use crate::pg::latch;
 use crate::pg::sql;
@@ -21,6 +23,7 @@ pub enum Request {
         max_stall_ms: Option<i32>,
         waiter_pid: Option<i32>,
     },
+    Resize(Change),
 }
 
 /// What it answers when the request is committed.
@@ -28,6 +31,19 @@ pub enum Request {
 pub struct Answer {
     pub id: i64,
     pub notice: Option<String>,
+    /// Entities that come to a shadow, or leave it, as the catalog has them.
+    #[serde(default)]
+    pub entities: Vec<String>,
+}
+
+impl Answer {
+    pub fn new(id: i64, notice: Option<String>) -> Answer {
+        Answer {
+            id,
+            notice,
+            entities: Vec::new(),
+        }
+    }
 }
 
 /// Room for an answer, an error with all its texts included.
@@ -146,10 +162,21 @@ pub fn submit(request: &Request) -> Result<Answer> {
         if let Some(outcome) = submit_once(request)? {
             return Ok(outcome);
         }
-        if let Request::New(new) = request
-            && let Some(id) = committed(new)?
-        {
-            return Ok(Answer { id, notice: None });
+        match request {
+            Request::New(new) => {
+                if let Some(id) = committed(new)? {
+                    return Ok(Answer::new(id, None));
+                }
+            }
+            Request::Resize(change) => {
+                if let Some(entities) = changed(change)? {
+                    return Ok(Answer {
+                        entities,
+                        ..Answer::new(change.id, None)
+                    });
+                }
+            }
+            Request::Command { .. } => {}
         }
     }
     Err(Error::new(
@@ -174,6 +201,24 @@ fn committed(new: &New) -> Result<Option<i64>> {
                     new.entities.clone().into(),
                     new.target.as_str().into(),
                     new.waiter_pid.into(),
+                ],
+            )
+        })
+    })
+}
+
+/// What a request is adding or removing, or has, if it was committed.
+fn changed(change: &Change) -> Result<Option<Vec<String>>> {
+    crate::api::as_superuser(|| {
+        crate::pg::xact::fresh_snapshot(|| {
+            sql::value::<Vec<String>>(
+                "SELECT coalesce(CASE WHEN $2 THEN adding ELSE removing END, $3) FROM shadowpart.shadow
+                  WHERE id = $1 AND since >= statement_timestamp() AND waiter_pid IS NOT DISTINCT FROM $4",
+                &[
+                    change.id.into(),
+                    change.add.into(),
+                    change.entities.clone().into(),
+                    change.waiter_pid.into(),
                 ],
             )
         })
@@ -224,9 +269,19 @@ fn submit_once(request: &Request) -> Result<Option<Answer>> {
     outcome
 }
 
+/// What a session waits for.
+pub enum Wanted {
+    Goal(Goal),
+    /// The shadow has these entities.
+    Has(Vec<String>),
+    /// It has none of these any more.
+    HasNot(Vec<String>),
+}
+
 /// Where a shadow is, as the waiting session sees it.
 struct Seen {
     state: State,
+    entities: Vec<String>,
     goal: Goal,
     phase: Option<String>,
     error: Option<Error>,
@@ -237,7 +292,7 @@ fn look(id: i64) -> Result<Seen> {
     let rows = crate::api::as_superuser(|| {
         crate::pg::xact::fresh_snapshot(|| {
             sql::query(
-                "SELECT state, goal, phase, last_error, waiting ->> 'pid' FROM shadowpart.shadow WHERE id = $1",
+                "SELECT state, goal, phase, last_error, waiting ->> 'pid', entities FROM shadowpart.shadow WHERE id = $1",
                 &[id.into()],
                 |row| {
                     Ok(Seen {
@@ -254,6 +309,7 @@ fn look(id: i64) -> Result<Seen> {
                             .get::<pgrx::datum::JsonB>(4)?
                             .and_then(|json| serde_json::from_value::<Error>(json.0).ok()),
                         waiting: row.get::<String>(5)?,
+                        entities: row.get::<Vec<String>>(6)?.unwrap_or_default(),
                     })
                 },
             )
@@ -266,16 +322,19 @@ fn look(id: i64) -> Result<Seen> {
 
 /// Waits until a shadow is where it was wanted, with a NOTICE for each phase. Whoever cancels the waiting
 /// cancels the job.
-pub fn wait_for(id: i64, wanted: Goal) -> Result<()> {
-    PgTryBuilder::new(AssertUnwindSafe(|| wait_loop(id, wanted)))
+pub fn wait_for(id: i64, wanted: &Wanted) -> Result<()> {
+    let waiting = Waiting::new(id);
+    let outcome = PgTryBuilder::new(AssertUnwindSafe(|| wait_loop(id, wanted)))
         .catch_others(|error| {
             shared::cancel(id);
             error.rethrow()
         })
-        .execute()
+        .execute();
+    waiting.end();
+    outcome
 }
 
-fn wait_loop(id: i64, wanted: Goal) -> Result<()> {
+fn wait_loop(id: i64, wanted: &Wanted) -> Result<()> {
     let mut shown = None;
     let mut waiting_shown = None;
     let mut pause = Duration::from_millis(2);
@@ -304,16 +363,25 @@ fn wait_loop(id: i64, wanted: Goal) -> Result<()> {
 }
 
 /// `None`: still on its way.
-fn arrived(id: i64, wanted: Goal, seen: &Seen) -> Option<Result<()>> {
+fn arrived(id: i64, wanted: &Wanted, seen: &Seen) -> Option<Result<()>> {
+    let beyond_swap = matches!(
+        seen.state,
+        State::Migrated | State::Finalizing | State::Finalized
+    );
     let there = match wanted {
-        Goal::Ready => seen.state == State::Ready,
+        Wanted::Goal(Goal::Ready) => seen.state == State::Ready,
         // Beyond is as good: with no revert window it goes on by itself.
-        Goal::Migrated => matches!(
-            seen.state,
-            State::Migrated | State::Finalizing | State::Finalized
-        ),
-        Goal::Finalized => seen.state == State::Finalized,
-        Goal::Dropped | Goal::Cancelled | Goal::Failed => {
+        Wanted::Goal(Goal::Migrated) => beyond_swap,
+        Wanted::Goal(Goal::Finalized) => seen.state == State::Finalized,
+        Wanted::Has(entities) => {
+            (seen.state == State::Ready || beyond_swap)
+                && entities.iter().all(|e| seen.entities.contains(e))
+        }
+        Wanted::HasNot(entities) => {
+            (seen.state == State::Ready || beyond_swap)
+                && !entities.iter().any(|e| seen.entities.contains(e))
+        }
+        Wanted::Goal(Goal::Dropped | Goal::Cancelled | Goal::Failed) => {
             matches!(
                 seen.state,
                 State::Dropped | State::Failed | State::Cancelled
@@ -328,6 +396,13 @@ fn arrived(id: i64, wanted: Goal, seen: &Seen) -> Option<Result<()>> {
         return None;
     }
     let error = seen.error.clone().unwrap_or_else(|| {
+        if matches!(wanted, Wanted::Has(_)) && seen.state == State::Ready {
+            return Error::new(
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                format!("the addition to shadow {id} was cancelled"),
+            )
+            .detail("Somebody has called shadow_cancel(). The shadow has the entities that it had before.");
+        }
         if seen.goal == Goal::Cancelled {
             return Error::new(
                 PgSqlErrorCode::ERRCODE_QUERY_CANCELED,

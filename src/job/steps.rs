@@ -2,13 +2,15 @@
 //! records the new state in the last of them.
 
 use super::catalog::{self, record, round, set_phase, set_state};
+use super::resize;
 use super::worker::check_stop;
 use crate::guc;
 use crate::pair::bound::Direction;
 use crate::pair::copy::{self, Blocks};
 use crate::pair::wait::Who;
 use crate::pair::{
-    Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, trigger, verify, wait,
+    self, Pair, Shadow, bound, build, catch_up, hidden, hierarchy, index, swap, trigger, verify,
+    wait,
 };
 use crate::pg::error::{Error, Result};
 use crate::pg::latch;
@@ -33,6 +35,9 @@ pub fn perform(shadow: &Shadow, action: Action) -> Result<Outcome> {
             crate::failpoint!("begin");
         }
         Action::Build => build_all(shadow)?,
+        Action::Add => resize::add(shadow)?,
+        Action::CallOff => resize::call_off(shadow)?,
+        Action::Remove => resize::remove(shadow)?,
         Action::Swap => exchange(shadow, Direction::Away)?,
         Action::Revert => exchange(shadow, Direction::Back)?,
         Action::GiveUpWayBack => give_up_way_back(shadow)?,
@@ -44,31 +49,31 @@ pub fn perform(shadow: &Shadow, action: Action) -> Result<Outcome> {
     Ok(Outcome::Go)
 }
 
-fn enter(shadow: &Shadow, state: State) -> Result<()> {
+pub(super) fn enter(shadow: &Shadow, state: State) -> Result<()> {
     transaction(|| {
         set_state(shadow, state)?;
         catalog::announce(shadow.id, state)
     })
 }
 
-fn phase(shadow: &Shadow, name: &str) -> Result<()> {
+pub(super) fn phase(shadow: &Shadow, name: &str) -> Result<()> {
     transaction(|| set_phase(shadow.id, name))
 }
 
-fn pairs(shadow: &Shadow) -> Result<Vec<Pair>> {
+pub(super) fn pairs(shadow: &Shadow) -> Result<Vec<Pair>> {
     transaction(|| shadow.pairs())
 }
 
 /// What a step that took locks has cost others.
-struct Stall {
+pub(super) struct Stall {
     /// From asking for the first lock to the end of the commit, in the attempt that succeeded.
-    total_ms: f64,
-    attempts: u32,
+    pub(super) total_ms: f64,
+    pub(super) attempts: u32,
 }
 
 /// Runs a transaction that takes strong locks, bounded by the shadow's `max_stall`: past it everything is
 /// rolled back and tried again, ever less often. Nobody queues behind it for longer than that.
-fn briefly<T>(
+pub(super) fn briefly<T>(
     shadow: &Shadow,
     relations: &[pg_sys::Oid],
     mut work: impl FnMut() -> Result<T>,
@@ -157,11 +162,11 @@ fn wait_deadline() -> Option<Instant> {
 }
 
 /// Waits until every transaction and snapshot older than now is gone.
-fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Who) -> Result<f64> {
+pub(super) fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Who) -> Result<f64> {
     phase(shadow, "wait")?;
     let started = Instant::now();
     let deadline = wait_deadline();
-    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow.waiter_pid, who))?;
+    let mut horizon = transaction(|| wait::Horizon::now(relations, shadow, who))?;
     let mut pause = Duration::from_millis(2);
     let mut reported = false;
     while !horizon.list.is_empty() {
@@ -189,7 +194,7 @@ fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Who) -> Resul
         }
         latch::nap(pause);
         pause = (pause * 2).min(Duration::from_millis(200));
-        transaction(|| horizon.look_again(relations, shadow.waiter_pid))?;
+        transaction(|| horizon.look_again(relations, shadow))?;
     }
     if reported {
         transaction(|| catalog::set_waiting(shadow.id, None))?;
@@ -197,7 +202,7 @@ fn wait_for_older(shadow: &Shadow, relations: &[pg_sys::Oid], who: Who) -> Resul
     Ok(ms_since(started))
 }
 
-fn relations_of(pairs: &[Pair]) -> Vec<pg_sys::Oid> {
+pub(super) fn relations_of(pairs: &[Pair]) -> Vec<pg_sys::Oid> {
     pairs
         .iter()
         .flat_map(|p| [Some(p.primary), p.shadow, p.wrapper])
@@ -216,15 +221,7 @@ fn build_all(shadow: &Shadow) -> Result<()> {
     let all = pairs(shadow)?;
     if !shadow.waited {
         crate::failpoint!("wait-before");
-        transaction(|| all.iter().try_for_each(trigger::certify))?;
-        let took = wait_for_older(shadow, &relations_of(&all), Who::Here)?;
-        transaction(|| {
-            crate::pg::sql::execute(
-                "UPDATE shadowpart.shadow SET waited = true WHERE id = $1",
-                &[shadow.id.into()],
-            )?;
-            record(shadow.id, "wait", took, json!({}))
-        })?;
+        wait_until_known(shadow, &all)?;
         crate::failpoint!("wait-after");
     }
     if shadow.goal == lifecycle::Goal::Migrated {
@@ -235,6 +232,19 @@ fn build_all(shadow: &Shadow) -> Result<()> {
         return Ok(());
     }
     enter(shadow, State::Ready)
+}
+
+/// Waits until nobody is left who cannot see what has become of the shadow's rows.
+pub(super) fn wait_until_known(shadow: &Shadow, pairs: &[Pair]) -> Result<()> {
+    transaction(|| pairs.iter().try_for_each(trigger::certify))?;
+    let took = wait_for_older(shadow, &relations_of(pairs), Who::Here)?;
+    transaction(|| {
+        crate::pg::sql::execute(
+            "UPDATE shadowpart.shadow SET waited = true WHERE id = $1",
+            &[shadow.id.into()],
+        )?;
+        record(shadow.id, "wait", took, json!({}))
+    })
 }
 
 /// Takes away what has been built of a stale shadow; its pairs begin again.
@@ -292,7 +302,7 @@ fn verify_all(shadow: &Shadow, pairs: &[Pair]) -> Result<()> {
     })
 }
 
-fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
+pub(super) fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
     loop {
         check_stop(shadow)?;
         match pair.phase.as_str() {
@@ -317,7 +327,7 @@ fn build_pair(shadow: &Shadow, mut pair: Pair) -> Result<()> {
     }
 }
 
-fn reload(shadow: &Shadow, id: i64) -> Result<Pair> {
+pub(super) fn reload(shadow: &Shadow, id: i64) -> Result<Pair> {
     pairs(shadow)?
         .into_iter()
         .find(|p| p.id == id)
@@ -330,7 +340,7 @@ fn reload(shadow: &Shadow, id: i64) -> Result<Pair> {
 }
 
 /// Naps so that the bytes just moved stay within `shadowpart.copy_rate_limit`.
-fn throttle(shadow: &Shadow, bytes: i64, took: Duration) -> Result<()> {
+pub(super) fn throttle(shadow: &Shadow, bytes: i64, took: Duration) -> Result<()> {
     let limit = i64::from(guc::COPY_RATE_LIMIT_KB.get()) * 1024;
     if limit > 0 {
         let due = Duration::from_secs_f64(bytes as f64 / limit as f64);
@@ -343,7 +353,8 @@ fn throttle(shadow: &Shadow, bytes: i64, took: Duration) -> Result<()> {
     Ok(())
 }
 
-fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
+pub(super) fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    let growing = pair.is_growing();
     phase(shadow, "copy")?;
     crate::failpoint!("copy-before");
     let started = Instant::now();
@@ -356,14 +367,25 @@ fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
         super::launcher::reload_if_asked();
         let among_others = company.look();
         let chunk_started = Instant::now();
-        let chunk = transaction(|| copy::chunk(shadow, &pair, &blocks, among_others))?;
+        let chunk = transaction(|| {
+            if growing {
+                pair::resize::chunk(shadow, &pair, &blocks, among_others)
+            } else {
+                copy::chunk(shadow, &pair, &blocks, among_others)
+            }
+        })?;
         rows += chunk.rows;
         bytes += chunk.bytes;
         pair.blocks_done = chunk.next_block;
-        crate::failpoint!("copy-chunk");
+        if growing {
+            crate::failpoint!("add-chunk");
+        } else {
+            crate::failpoint!("copy-chunk");
+        }
         if among_others {
             // Half of the time is theirs.
-            latch::nap(chunk_started.elapsed().min(Duration::from_millis(20)));
+            let most = if growing { 200 } else { 20 };
+            latch::nap(chunk_started.elapsed().min(Duration::from_millis(most)));
         }
         throttle(shadow, chunk.bytes, chunk_started.elapsed())?;
         if chunk.done {
@@ -373,7 +395,7 @@ fn copy_rows(shadow: &Shadow, pair: &Pair) -> Result<()> {
     crate::failpoint!("copy-after");
     let took = ms_since(started);
     transaction(|| {
-        pair.enter("index")?;
+        pair.enter(if growing { "add-catch-up" } else { "index" })?;
         record(
             shadow.id,
             "copy",
@@ -471,7 +493,7 @@ const LAST_KEYS: usize = 100;
 ///
 /// Rounds without a lock come first, each levelling what was captured during the one before it, until what
 /// is left can be levelled in a tenth of `max_stall` at the speed measured so far.
-fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
+pub(super) fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
     phase(shadow, "catch-up")?;
     let started = Instant::now();
     let deadline = wait_deadline();
@@ -486,7 +508,11 @@ fn catch_up(shadow: &Shadow, pair: &Pair) -> Result<()> {
             catch_up::batch(shadow, pair, catch_up::BATCH)
         })?;
         keys += count;
-        crate::failpoint!("catch-up-batch");
+        if pair.is_growing() {
+            crate::failpoint!("add-catch-up");
+        } else {
+            crate::failpoint!("catch-up-batch");
+        }
         if count >= LAST_KEYS {
             let per_key = round_started.elapsed().as_secs_f64() / count as f64;
             let budget = f64::from(shadow.max_stall_ms.max(1)) / 10_000.0;
@@ -547,7 +573,7 @@ fn exchange(shadow: &Shadow, direction: Direction) -> Result<()> {
         let timing = swap::swap(shadow, &all, direction)?;
         set_state(shadow, state)?;
         crate::pg::sql::execute(
-            "UPDATE shadowpart.shadow SET revert_until = CASE
+            "UPDATE shadowpart.shadow SET reverted = NOT $2, revert_until = CASE
                     WHEN NOT $2 THEN NULL
                     WHEN revert_window_s < 0 THEN 'infinity'
                     ELSE clock_timestamp() + revert_window_s * interval '1 s' END
@@ -610,7 +636,9 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
         }
         let needed = transaction(|| bound::is_needed(&pair, pair.primary))?;
         if needed {
-            rows += remove_rows(shadow, &pair)?;
+            phase(shadow, "hidden-rows")?;
+            rows += remove_rows(shadow, &pair, pair.primary)?;
+            crate::failpoint!("hidden-after");
         }
         let relations = relations_of(std::slice::from_ref(&pair));
         wait_for_older(shadow, &relations, Who::Everywhere)?;
@@ -633,7 +661,7 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
         }
         retired += i64::from(!needed);
     }
-    unwrap_all(shadow)?;
+    unwrap_all(shadow, pairs(shadow)?)?;
     transaction(|| {
         record(
             shadow.id,
@@ -645,10 +673,10 @@ fn remove_hidden(shadow: &Shadow) -> Result<()> {
     enter(shadow, State::Finalized)
 }
 
-fn remove_rows(shadow: &Shadow, pair: &Pair) -> Result<i64> {
-    phase(shadow, "hidden-rows")?;
+/// Removes the rows of the shadow's entities from one side of a pair, in batches.
+pub(super) fn remove_rows(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid) -> Result<i64> {
     let blocks = match &shadow.entities {
-        Some(_) => transaction(|| copy::blocks_with_members(shadow, pair.primary))?,
+        Some(_) => transaction(|| copy::blocks_with_members(shadow, from))?,
         None => Blocks::All,
     };
     let mut pair = pair.clone();
@@ -656,22 +684,25 @@ fn remove_rows(shadow: &Shadow, pair: &Pair) -> Result<i64> {
     loop {
         super::launcher::reload_if_asked();
         let started = Instant::now();
-        let chunk = transaction(|| hidden::remove_batch(shadow, &pair, &blocks))?;
+        let chunk = transaction(|| hidden::remove_batch(shadow, &pair, from, &blocks))?;
         rows += chunk.rows;
         pair.blocks_done = chunk.next_block;
-        crate::failpoint!("hidden-batch");
+        if pair.is_shrinking() {
+            crate::failpoint!("remove-batch");
+        } else {
+            crate::failpoint!("hidden-batch");
+        }
         throttle(shadow, chunk.bytes, started.elapsed())?;
         if chunk.done {
             break;
         }
     }
-    crate::failpoint!("hidden-after");
     Ok(rows)
 }
 
 /// Wrappers of ours in which one partition is left go; the partition takes their place.
-fn unwrap_all(shadow: &Shadow) -> Result<()> {
-    for pair in pairs(shadow)?.into_iter().filter(|p| p.wrapped) {
+pub(super) fn unwrap_all(shadow: &Shadow, pairs: Vec<Pair>) -> Result<()> {
+    for pair in pairs.into_iter().filter(|p| p.wrapped) {
         let Some(wrapper) = pair.wrapper else {
             continue;
         };
@@ -699,12 +730,12 @@ fn take_away(shadow: &Shadow) -> Result<()> {
     for pair in pairs(shadow)? {
         take_pair_away(shadow, &pair)?;
     }
-    unwrap_all(shadow)?;
+    unwrap_all(shadow, pairs(shadow)?)?;
     crate::failpoint!("drop-after");
     enter(shadow, shadow.goal.end())
 }
 
-fn take_pair_away(shadow: &Shadow, pair: &Pair) -> Result<()> {
+pub(super) fn take_pair_away(shadow: &Shadow, pair: &Pair) -> Result<()> {
     if pair.phase != "gone" {
         phase(shadow, "drop")?;
         let relations = relations_of(std::slice::from_ref(pair));

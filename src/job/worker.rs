@@ -116,8 +116,10 @@ fn stop_if_asked(shadow: &Shadow) -> bool {
         return false;
     }
     shared::clear_cancel();
-    let goal = lifecycle::command(Goal::Cancelled, shadow.state, shadow.goal);
     let changed = xact::transaction(|| {
+        // Somebody may have given it another goal since it was read.
+        let goal = catalog::lock(shadow.id)?.goal;
+        let goal = lifecycle::command(Goal::Cancelled, shadow.state, goal);
         sql::execute(
             "UPDATE shadowpart.shadow SET waiter_pid = NULL WHERE id = $1",
             &[shadow.id.into()],
@@ -150,17 +152,23 @@ fn fail(shadow: &Shadow, error: &Error) -> bool {
         error,
         error.sqlstate
     );
-    let goal = match shadow.state {
+    let goal = |now: Goal| match shadow.state {
         State::Queued | State::Building => Some(Goal::Failed),
+        // What was to be added leaves again, unless all is to go anyway.
+        State::Adding => Some(match lifecycle::command(Goal::Failed, shadow.state, now) {
+            Ok(Some(goal)) => goal,
+            _ => now,
+        }),
         // The swap did not come about: the shadow stands as it was.
         State::Ready => Some(Goal::Ready),
         State::Migrated if shadow.goal != Goal::Finalized => Some(Goal::Migrated),
         _ => None,
     };
     let recorded = xact::transaction(|| {
+        let goal = goal(catalog::lock(shadow.id)?.goal);
         catalog::set_error(shadow.id, error)?;
         match goal {
-            Some(goal) => catalog::set_goal(shadow.id, goal),
+            Some(goal) => catalog::set_goal(shadow.id, goal).map(|()| true),
             None => {
                 // Cleaning up is tried for ever, less and less often.
                 sql::execute(
@@ -168,7 +176,7 @@ fn fail(shadow: &Shadow, error: &Error) -> bool {
                         SET not_before = clock_timestamp() + least(attempts, 60) * interval '1 s' WHERE id = $1",
                     &[shadow.id.into()],
                 )?;
-                Ok(())
+                Ok(false)
             }
         }
     });
@@ -178,7 +186,7 @@ fn fail(shadow: &Shadow, error: &Error) -> bool {
             shadow.id
         );
     }
-    goal.is_some() && recorded.is_ok()
+    recorded.unwrap_or(false)
 }
 
 /// The result of a step that may be asked to stop at any time.

@@ -33,6 +33,8 @@ pub struct Link {
     key_names: [*const std::ffi::c_char; KEYS_MAX],
     key_attnos: [i16; KEYS_MAX],
     entity_attno: i16,
+    /// Which of the keys the entity column is: every key contains it. Beyond them: it is none, after all.
+    entity_key: usize,
     entity_collation: pg_sys::Oid,
     entity_equal: pg_sys::FmgrInfo,
     entity_byval: bool,
@@ -199,6 +201,11 @@ unsafe fn build_membership(
             pg_sys::CurrentMemoryContext,
         );
         (*link).entity_attno = attno;
+        let keys = &(&(*link).key_attnos)[..(*link).key_count];
+        (*link).entity_key = keys
+            .iter()
+            .position(|key| *key == attno)
+            .unwrap_or(usize::MAX);
         (*link).entity_collation = collation;
         (*link).entity_byval = (*cache).typbyval;
         let mut input = pg_sys::InvalidOid;
@@ -225,10 +232,14 @@ unsafe fn build_membership(
 unsafe fn is_member(link: *mut Link, slot: *mut pg_sys::TupleTableSlot) -> bool {
     // SAFETY: the slot has the layout of the trigger's relation.
     unsafe {
-        if (*link).member_count == 0 {
-            return true;
-        }
-        let entity = side::attribute(slot, (*link).entity_attno);
+        (*link).member_count == 0
+            || is_member_value(link, side::attribute(slot, (*link).entity_attno))
+    }
+}
+
+unsafe fn is_member_value(link: *mut Link, entity: pg_sys::Datum) -> bool {
+    // SAFETY: a value of the entity column.
+    unsafe {
         (0..(*link).member_count).any(|i| {
             c::FunctionCall2Coll(
                 &mut (*link).entity_equal,
@@ -322,9 +333,12 @@ pub unsafe fn apply(
             stale::mark((*link).pair, c"the other side has no usable key index");
             return;
         }
-        let found = other.find(&keys_of(link, old)[..(*link).key_count]);
+        // What belongs to no member is not looked for: while entities are added, or leave, the other side has
+        // rows of theirs that are somebody else's business.
+        let was = is_member(link, old);
+        let found = was && other.find(&keys_of(link, old)[..(*link).key_count]);
         let wanted = !new.is_null() && is_member(link, new);
-        let mut exact = found == is_member(link, old);
+        let mut exact = found == was;
         if wanted {
             let row = converted(link, new);
             if found {
@@ -392,7 +406,8 @@ unsafe extern "C-unwind" fn open_this(link: *mut Link) {
     }
 }
 
-/// A link for the background worker, which levels keys that were captured. Closed at commit.
+/// A link for the background worker, which levels keys that were captured, and copies rows. Closed at
+/// commit.
 ///
 /// # Safety
 /// Inside a transaction; the source relation is open and stays so.
@@ -407,8 +422,30 @@ pub unsafe fn link_between(ends: &Ends<'_>) -> *mut Link {
         pg_sys::CurrentMemoryContext = context;
         pg_sys::CurrentResourceOwner = owner;
         (*&raw mut LINKS).push(link);
-        open_this(link);
         link
+    }
+}
+
+/// Inserts a row of this side into the other, unless there is one with its key. `None` when the other side
+/// cannot be read by key.
+///
+/// # Safety
+/// A link from `link_between` in this transaction; the slot holds a row of its source.
+pub unsafe fn copy_row(link: *mut Link, slot: *mut pg_sys::TupleTableSlot) -> Option<bool> {
+    // SAFETY: as for `apply`.
+    unsafe {
+        if (*link).other.is_null() || !(*(*link).other).can_find() {
+            return None;
+        }
+        let other = &mut *(*link).other;
+        if other.find(&keys_of(link, slot)[..(*link).key_count]) {
+            side::clear(other.found);
+            return Some(false);
+        }
+        let row = converted(link, slot);
+        other.insert(row, std::ptr::null_mut());
+        side::clear(row);
+        Some(true)
     }
 }
 
@@ -419,6 +456,9 @@ pub unsafe fn link_between(ends: &Ends<'_>) -> *mut Link {
 pub unsafe fn level_key(link: *mut Link, keys: &[pg_sys::Datum]) -> bool {
     // SAFETY: keys are valid for the call.
     unsafe {
+        if (*link).this.is_null() {
+            open_this(link);
+        }
         if (*link).other.is_null()
             || (*link).this.is_null()
             || !(*(*link).other).can_find()
@@ -433,13 +473,20 @@ pub unsafe fn level_key(link: *mut Link, keys: &[pg_sys::Datum]) -> bool {
     }
 }
 
-/// Makes the other side's row with this key what this side's is now.
+/// Makes the other side's row with this key what this side's is now, if the key is that of a member: the
+/// entity is part of every key. Keys of others may be somebody else's to level at this very moment.
 unsafe fn level(link: *mut Link, keys: &[pg_sys::Datum; KEYS_MAX]) {
     // SAFETY: as for `apply`.
     unsafe {
         let this = &mut *(*link).this;
         let other = &mut *(*link).other;
         let keys = &keys[..(*link).key_count];
+        if (*link).member_count > 0
+            && let Some(entity) = keys.get((*link).entity_key)
+            && !is_member_value(link, *entity)
+        {
+            return;
+        }
         let there = other.find(keys);
         // A key that comes again within one command: what it wrote the first time must be older.
         if there && other.found_is_new() {

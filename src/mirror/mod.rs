@@ -13,7 +13,7 @@ pub mod side;
 mod stale;
 mod trigger;
 
-pub use apply::{Ends, level_key, link_between};
+pub use apply::{Ends, Link, copy_row, level_key, link_between};
 use pgrx::prelude::*;
 
 /// Installs the callbacks that close what a transaction opened. Called once, in the postmaster.

@@ -226,7 +226,7 @@ pub fn copy_attributes(from: pg_sys::Oid, to: pg_sys::Oid, table: &str) -> Resul
 }
 
 /// A table for the keys of changes, with nothing that could make a user's write fail.
-fn create_delta(pair: &Pair) -> Result<pg_sys::Oid> {
+pub fn create_delta(pair: &Pair) -> Result<pg_sys::Oid> {
     let name = format!("shadowpart.{}", sql::ident(&format!("delta_{}", pair.id)));
     // The order of the columns is the order of the key, as the capture trigger writes it.
     let mut columns = Vec::new();
@@ -258,7 +258,7 @@ fn create_delta(pair: &Pair) -> Result<pg_sys::Oid> {
 }
 
 /// How many rows the planner expects the members to have in the primary.
-fn estimated_rows(shadow: &Shadow, pair: &Pair) -> Result<Option<i64>> {
+pub fn estimated_rows(shadow: &Shadow, pair: &Pair) -> Result<Option<i64>> {
     let column = super::members::column(pair.primary, &shadow.entity_column)?;
     let test = column.is_member("t", shadow.entities.as_deref())?;
     let query = format!(

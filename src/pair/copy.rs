@@ -213,11 +213,14 @@ impl Matcher {
     /// The slot holds a row of the relation given to `new`.
     pub unsafe fn matches(&mut self, slot: *mut pg_sys::TupleTableSlot) -> bool {
         // SAFETY: entity columns are NOT NULL.
+        unsafe { self.everything || self.has(crate::mirror::side::attribute(slot, self.attno)) }
+    }
+
+    /// # Safety
+    /// A value of the entity column.
+    unsafe fn has(&mut self, entity: pg_sys::Datum) -> bool {
+        // SAFETY: the equality of the column's type.
         unsafe {
-            if self.everything {
-                return true;
-            }
-            let entity = crate::mirror::side::attribute(slot, self.attno);
             for i in 0..self.members.len() {
                 if pg_sys::FunctionCall2Coll(
                     &mut self.equal,
@@ -234,6 +237,22 @@ impl Matcher {
             false
         }
     }
+}
+
+/// For each of some entities, whether it is equal to one of the others.
+pub fn equal(
+    relid: pg_sys::Oid,
+    column: &str,
+    some: &[String],
+    others: &[String],
+) -> Result<Vec<bool>> {
+    let values = Matcher::new(relid, column, Some(some))?.members;
+    let mut matcher = Matcher::new(relid, column, Some(others))?;
+    // SAFETY: values that the type's input function has made.
+    Ok(values
+        .into_iter()
+        .map(|value| unsafe { matcher.has(value) })
+        .collect())
 }
 
 /// Walks the visible rows of members in blocks from `start` on, at most a chunk of blocks that count.

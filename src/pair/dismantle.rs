@@ -83,8 +83,9 @@ fn remove_all_hidden(shadow: &Shadow, pair: &super::Pair) -> Result<()> {
     let mut pair = pair.clone();
     pair.blocks_done = 0;
     loop {
-        let chunk =
-            xact::fresh_snapshot(|| hidden::remove_batch(shadow, &pair, &copy::Blocks::All))?;
+        let chunk = xact::fresh_snapshot(|| {
+            hidden::remove_batch(shadow, &pair, pair.primary, &copy::Blocks::All)
+        })?;
         pair.blocks_done = chunk.next_block;
         if chunk.done {
             return Ok(());

@@ -8,19 +8,21 @@ use crate::pg::error::Result;
 use crate::pg::sql;
 use pgrx::prelude::*;
 
-/// Removes the next batch of hidden rows from the old side, and records how far it came.
+/// Removes the next batch of the shadow's entities' rows from a side that does not own them, and records how
+/// far it came.
 ///
 /// They are deleted from the heap itself: nothing fires, so no ON DELETE CASCADE follows them into live
 /// rows.
-pub fn remove_batch(shadow: &Shadow, pair: &Pair, blocks: &Blocks) -> Result<Chunk> {
-    let mut matcher = Matcher::new(
-        pair.primary,
-        &shadow.entity_column,
-        shadow.entities.as_deref(),
-    )?;
+pub fn remove_batch(
+    shadow: &Shadow,
+    pair: &Pair,
+    from: pg_sys::Oid,
+    blocks: &Blocks,
+) -> Result<Chunk> {
+    let mut matcher = Matcher::new(from, &shadow.entity_column, shadow.entities.as_deref())?;
     let (mut rows, mut bytes) = (0, 0);
     let (next_block, done) = copy::walk(
-        pair.primary,
+        from,
         blocks,
         pair.blocks_done,
         &mut matcher,
@@ -60,7 +62,13 @@ pub fn unmark(pair: &Pair) -> Result<()> {
             continue;
         }
         super::swap::lock(relid, pg_sys::ShareRowExclusiveLock)?;
-        for kind in [Kind::Capture, Kind::Mirror, Kind::Reserved, Kind::Mark] {
+        for kind in [
+            Kind::Capture,
+            Kind::Mirror,
+            Kind::Next,
+            Kind::Reserved,
+            Kind::Mark,
+        ] {
             trigger::remove(pair, relid, kind)?;
         }
     }

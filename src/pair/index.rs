@@ -298,9 +298,10 @@ pub fn remove_captured(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-/// Statistics, so that the first plan after the swap is as good as the last one before.
+/// Statistics, so that the first plan after the swap is as good as the last one before. Where somebody else is
+/// seeing to them, or rebuilding the table, that is not waited for.
 pub fn analyze(pair: &Pair) -> Result<()> {
     let table = sql::relation(pair.shadow()?)?;
-    sql::execute(&format!("ANALYZE {table}"), &[])?;
+    sql::execute(&format!("ANALYZE (SKIP_LOCKED) {table}"), &[])?;
     Ok(())
 }

@@ -30,9 +30,8 @@ pub fn column(relation: pg_sys::Oid, name: &str) -> Result<Column> {
             (*pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_EQ_OPR as i32)).eq_opr,
         )
     };
-    let base_type =
-        sql::value::<String>("SELECT pg_catalog.format_type($1, NULL)", &[base.into()])?
-            .unwrap_or_default();
+    let base_type = sql::value::<String>("SELECT pg_catalog.format_type($1, -1)", &[base.into()])?
+        .unwrap_or_default();
     let equal = sql::value::<String>(
         "SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname)
            FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace

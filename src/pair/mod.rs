@@ -3,8 +3,8 @@
 //!
 //! Each file is one thing that is done to a pair, in the order of its life: `build` (a table like the
 //! primary), `trigger` (capture and mirror), `copy`, `index`, `hierarchy` (wrap, join, leave, unwrap),
-//! `catch_up`, `wait` (older transactions), `verify`, `bound` and `swap`, `hidden` (the rows left
-//! behind). Functions here run inside a transaction that the caller (`job`) has begun, and record in
+//! `catch_up`, `wait` (older transactions), `verify`, `resize` (entities come and go), `bound` and `swap`,
+//! `hidden` (the rows left behind). Functions here run inside a transaction that the caller (`job`) has begun, and record in
 //! the same transaction what they have done. Uses `mirror` and `planner::sight`; knows no jobs.
 
 pub mod bound;
@@ -16,6 +16,7 @@ pub mod hidden;
 pub mod hierarchy;
 pub mod index;
 pub mod members;
+pub mod resize;
 pub mod swap;
 pub mod trigger;
 pub mod verify;
@@ -33,12 +34,18 @@ pub struct Shadow {
     pub entity_column: String,
     /// Text forms; `None` for a whole partition.
     pub entities: Option<Vec<String>>,
+    /// Entities that are coming to it.
+    pub adding: Option<Vec<String>>,
+    /// Entities that have left it, some of whose rows may still be in the shadow.
+    pub removing: Option<Vec<String>>,
     pub target: String,
     pub state: lifecycle::State,
     pub goal: lifecycle::Goal,
     pub verify: bool,
     pub verified: bool,
     pub waited: bool,
+    /// It has owned its entities once: somebody may still be reading it.
+    pub reverted: bool,
     pub max_stall_ms: i32,
     pub waiter_pid: Option<i32>,
 }
@@ -59,13 +66,15 @@ pub struct Pair {
     pub phase: String,
     pub swapped: bool,
     pub blocks_done: i64,
+    /// It is there for entities that are coming, or leaving, alone: it goes when they do not stay.
+    pub tentative: bool,
 }
 
 impl Shadow {
     pub fn load(id: i64) -> Result<Shadow> {
         let rows = sql::query(
             "SELECT id, relation, entity_column::text, entities, target::text, state, goal, verify, verified,
-                    waited, max_stall_ms, waiter_pid
+                    waited, max_stall_ms, waiter_pid, adding, removing, reverted
                FROM shadowpart.shadow WHERE id = $1",
             &[id.into()],
             |row| {
@@ -82,6 +91,9 @@ impl Shadow {
                     waited: row.get::<bool>(10)?.unwrap_or(false),
                     max_stall_ms: row.get::<i32>(11)?.unwrap_or(50),
                     waiter_pid: row.get::<i32>(12)?,
+                    adding: row.get::<Vec<String>>(13)?,
+                    removing: row.get::<Vec<String>>(14)?,
+                    reverted: row.get::<bool>(15)?.unwrap_or(false),
                 })
             },
         )?;
@@ -91,7 +103,7 @@ impl Shadow {
     pub fn pairs(&self) -> Result<Vec<Pair>> {
         sql::query(
             "SELECT id, primary_relid, shadow_relid, wrapper_relid, wrapped, delta_relid, key_columns::text[],
-                    reserved, phase, swapped, blocks_done
+                    reserved, phase, swapped, blocks_done, tentative
                FROM shadowpart.pair WHERE shadow_id = $1 ORDER BY id",
             &[self.id.into()],
             |row| {
@@ -107,9 +119,18 @@ impl Shadow {
                     phase: row.get::<String>(9)?.unwrap_or_default(),
                     swapped: row.get::<bool>(10)?.unwrap_or(false),
                     blocks_done: row.get::<i64>(11)?.unwrap_or(0),
+                    tentative: row.get::<bool>(12)?.unwrap_or(false),
                 })
             },
         )
+    }
+
+    /// The same shadow as if it were for these entities.
+    pub fn of(&self, entities: Vec<String>) -> Shadow {
+        Shadow {
+            entities: Some(entities),
+            ..self.clone()
+        }
     }
 
     /// Why this shadow may not be trusted, if it may not.
@@ -135,6 +156,21 @@ impl Pair {
 
     pub fn delta(&self) -> Result<pg_sys::Oid> {
         self.delta.ok_or_else(|| missing("delta table", self.id))
+    }
+
+    /// Both sides hold the rows of the shadow's entities in every snapshot, whatever else goes on.
+    pub fn is_mirrored(&self) -> bool {
+        self.phase == "mirror" || self.is_growing() || self.is_shrinking()
+    }
+
+    /// Entities are coming to it.
+    pub fn is_growing(&self) -> bool {
+        matches!(self.phase.as_str(), "add" | "add-copy" | "add-catch-up")
+    }
+
+    /// Entities are leaving it.
+    pub fn is_shrinking(&self) -> bool {
+        matches!(self.phase.as_str(), "remove" | "remove-rows")
     }
 
     /// Records that the pair has come to a phase.

@@ -22,13 +22,21 @@ pub fn lock(relid: pg_sys::Oid, mode: u32) -> Result<()> {
 /// Returns false when `limit` keys or more had been captured meanwhile: then another round comes first.
 pub fn begin_mirror(shadow: &Shadow, pair: &Pair, limit: usize) -> Result<bool> {
     lock(pair.primary, pg_sys::ShareRowExclusiveLock)?;
-    crate::failpoint!("mirror-locked");
+    if pair.is_growing() {
+        crate::failpoint!("add-mirror-locked");
+    } else {
+        crate::failpoint!("mirror-locked");
+    }
     // The snapshot must be newer than the lock: all writers are finished, and their keys visible.
     let drained = xact::fresh_snapshot(|| catch_up::batch(shadow, pair, limit))?;
     if drained >= limit {
         return Ok(false);
     }
-    trigger::switch(pair, pair.primary, Kind::Mirror, true)?;
+    if pair.is_growing() {
+        trigger::succeed(pair)?;
+    } else {
+        trigger::switch(pair, pair.primary, Kind::Mirror, true)?;
+    }
     trigger::remove(pair, pair.primary, Kind::Capture)?;
     pair.enter("mirror")?;
     Ok(true)

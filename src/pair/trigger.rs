@@ -19,6 +19,8 @@ pub enum Kind {
     Mark,
     Capture,
     Mirror,
+    /// The mirror that is to come: of another set of entities.
+    Next,
     Reserved,
 }
 
@@ -28,6 +30,7 @@ impl Kind {
             Kind::Mark => "mark",
             Kind::Capture => "capture",
             Kind::Mirror => "mirror",
+            Kind::Next => "next",
             Kind::Reserved => "reserved",
         }
     }
@@ -65,11 +68,20 @@ pub fn mark(pair: &Pair, relid: pg_sys::Oid, other: pg_sys::Oid) -> Result<()> {
 /// copied, and every write since the mirror began.
 pub fn certify(pair: &Pair) -> Result<()> {
     let relid = pair.shadow()?;
+    // The arguments given to `mark`, and the id, in the place of an earlier one if there is one.
     sql::execute(
         "UPDATE pg_catalog.pg_trigger
-            SET tgnargs = 4, tgargs = tgargs || convert_to(pg_catalog.pg_current_xact_id()::text, 'UTF8') || '\\x00'::bytea
-          WHERE tgrelid = $1 AND starts_with(tgname, $2) AND tgisinternal AND tgnargs = 3",
-        &[relid.into(), Kind::Mark.prefix(pair).into()],
+            SET tgnargs = 4,
+                tgargs = (SELECT string_agg(convert_to(a, 'UTF8') || '\\x00'::bytea, ''::bytea ORDER BY n)
+                            FROM unnest(ARRAY[$3::text, $4::text, 'shadow', pg_catalog.pg_current_xact_id()::text])
+                                 WITH ORDINALITY u (a, n))
+          WHERE tgrelid = $1 AND starts_with(tgname, $2) AND tgisinternal AND tgnargs IN (3, 4)",
+        &[
+            relid.into(),
+            Kind::Mark.prefix(pair).into(),
+            pair.id.to_string().into(),
+            pair.primary.to_u32().to_string().into(),
+        ],
     )?;
     invalidate(relid);
     Ok(())
@@ -100,6 +112,37 @@ pub fn capture(shadow: &Shadow, pair: &Pair) -> Result<()> {
 /// Applies changes of one side to the other. From the primary: those of the members; from the shadow: all.
 /// Switched off, at first.
 pub fn mirror(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid, to: pg_sys::Oid) -> Result<()> {
+    mirror_as(Kind::Mirror, shadow, pair, from, to)
+}
+
+/// A mirror of the primary for another set of entities, beside the one that is at work. Switched off.
+pub fn next_mirror(shadow: &Shadow, pair: &Pair) -> Result<()> {
+    mirror_as(Kind::Next, shadow, pair, pair.primary, pair.shadow()?)
+}
+
+/// The next mirror takes the place and the name of the present one, and begins to work. The caller holds a
+/// lock that keeps writers out.
+pub fn succeed(pair: &Pair) -> Result<()> {
+    remove(pair, pair.primary, Kind::Mirror)?;
+    sql::execute(
+        "UPDATE pg_catalog.pg_trigger SET tgname = ($3 || substr(tgname::text, length($2) + 1))::name
+          WHERE tgrelid = $1 AND starts_with(tgname, $2) AND tgisinternal",
+        &[
+            pair.primary.into(),
+            Kind::Next.prefix(pair).into(),
+            Kind::Mirror.prefix(pair).into(),
+        ],
+    )?;
+    switch(pair, pair.primary, Kind::Mirror, true)
+}
+
+fn mirror_as(
+    kind: Kind,
+    shadow: &Shadow,
+    pair: &Pair,
+    from: pg_sys::Oid,
+    to: pg_sys::Oid,
+) -> Result<()> {
     let column = members::column(from, &shadow.entity_column)?;
     let entities = if from == pair.primary {
         shadow.entities.as_deref()
@@ -118,8 +161,8 @@ pub fn mirror(shadow: &Shadow, pair: &Pair, from: pg_sys::Oid, to: pg_sys::Oid) 
         sql::literal(&literal),
         key_arguments(pair)
     );
-    create(shadow, pair, &column, from, Kind::Mirror, &call, entities)?;
-    own(pair, from, Kind::Mirror, false)
+    create(shadow, pair, &column, from, kind, &call, entities)?;
+    own(pair, from, kind, false)
 }
 
 /// Refuses rows with the value that holds the place of the side that owns nothing, on both sides: either may

@@ -54,8 +54,8 @@ impl QuietHours {
 pub struct Policy {
     /// How much it does by itself.
     pub mode: Mode,
-    /// From this probability of saturation on a shadow is worth having. Half the precision of a
-    /// migration is enough: a shadow that was not needed costs a copy and no user notices.
+    /// From this probability of saturation on a shadow is worth having. Lower than for a swap: a
+    /// shadow that was not needed costs a copy, and no user notices. A choice, not measured.
     pub shadow_confidence: f64,
     /// Below this probability a partition is calm. Lower than the one above, so that a probability
     /// that hovers does not create and drop.

@@ -58,6 +58,10 @@ words! {
         Building => "building",
         /// Mirrors its primary and is equal to it in every snapshot: a swap may happen at once.
         Ready => "ready",
+        /// As `Ready` for the entities that it had; those that come to it are being copied.
+        Adding => "adding",
+        /// As `Ready` for the entities that stay; the rows of those that leave it are being removed.
+        Removing => "removing",
         /// Roles exchanged; the hidden rows are mirrored, so that the way back is open.
         Migrated => "migrated",
         /// The way back is given up; the hidden rows are being removed.
@@ -100,6 +104,12 @@ words! {
         Begin => "begin",
         /// The next piece of building.
         Build => "build",
+        /// The next piece of taking in more entities.
+        Add => "add",
+        /// Turn round: what has been added so far leaves again.
+        CallOff => "call-off",
+        /// The next piece of letting entities go.
+        Remove => "remove",
         /// Exchange the roles.
         Swap => "swap",
         /// Exchange them back.
@@ -159,6 +169,11 @@ pub fn next(state: State, goal: Goal) -> Option<Action> {
         Ready if goal.is_gone() => Some(Action::BeginDrop),
         Ready if goal == Goal::Ready => None,
         Ready => Some(Action::Swap),
+        // A swap that is wanted meanwhile comes when the set of entities is complete.
+        Adding | Removing if goal == Goal::Dropped => Some(Action::BeginDrop),
+        Adding if goal.is_gone() => Some(Action::CallOff),
+        Adding => Some(Action::Add),
+        Removing => Some(Action::Remove),
         // What is swapped is never dropped: the entities live there. It is swapped back first.
         Migrated if goal == Goal::Ready || goal.is_gone() => Some(Action::Revert),
         Migrated if goal == Goal::Migrated => None,
@@ -172,12 +187,33 @@ pub fn next(state: State, goal: Goal) -> Option<Action> {
 pub fn after(action: Action, goal: Goal) -> State {
     match action {
         Action::Begin => State::Building,
-        Action::Build | Action::Revert => State::Ready,
+        Action::Build | Action::Revert | Action::Add | Action::Remove => State::Ready,
+        Action::CallOff => State::Removing,
         Action::Swap => State::Migrated,
         Action::GiveUpWayBack => State::Finalizing,
         Action::RemoveHidden => State::Finalized,
         Action::BeginDrop => State::Dropping,
         Action::Drop | Action::End => goal.end(),
+    }
+}
+
+/// The goal that remains when an action has done all it has to do.
+///
+/// Calling off an addition is over when the new entities are gone again: the shadow stays.
+pub fn goal_after(action: Action, goal: Goal) -> Goal {
+    match action {
+        Action::Remove if goal.is_gone() => Goal::Ready,
+        _ => goal,
+    }
+}
+
+/// Whether the entities of a shadow may be changed: of one that rests, ready and not swapped.
+pub fn resize(state: State, goal: Goal) -> Result<(), Refusal> {
+    match state {
+        State::Ready if goal == Goal::Ready => Ok(()),
+        State::Migrated => Err(Refusal::WrongState { needs: "ready" }),
+        state if state.is_final() => Err(Refusal::Ended),
+        _ => Err(Refusal::Busy),
     }
 }
 
@@ -208,7 +244,9 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
     match wanted {
         Goal::Migrated => match state {
             Migrated => Ok(None),
-            Ready | Queued | Building if !goal.is_gone() => Ok(Some(Goal::Migrated)),
+            Ready | Queued | Building | Adding | Removing if !goal.is_gone() => {
+                Ok(Some(Goal::Migrated))
+            }
             _ => Err(Refusal::Busy),
         },
         Goal::Ready => match state {
@@ -227,7 +265,7 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
             _ => Err(Refusal::WrongState { needs: "migrated" }),
         },
         Goal::Dropped => match state {
-            Ready | Building | Queued => Ok(Some(Goal::Dropped)),
+            Ready | Building | Queued | Adding | Removing => Ok(Some(Goal::Dropped)),
             Dropping => Ok(Some(goal)),
             _ => Err(Refusal::WrongState { needs: "ready" }),
         },
@@ -235,10 +273,15 @@ pub fn command(wanted: Goal, state: State, goal: Goal) -> Result<Option<Goal>, R
             Queued | Building => Ok(Some(wanted)),
             // On its way already.
             Dropping if goal == Goal::Cancelled || goal == Goal::Failed => Ok(None),
-            // Built and waiting to be swapped: the shadow stays, the swap is called off.
-            Ready if goal == Goal::Migrated || goal == Goal::Finalized => Ok(Some(Goal::Ready)),
+            Adding if goal != Goal::Dropped => Ok(Some(wanted)),
+            // What was being added is leaving already.
+            Removing if goal == Goal::Cancelled || goal == Goal::Failed => Ok(None),
+            // Waiting to be swapped: the shadow stays, the swap is called off.
+            Ready | Removing if goal == Goal::Migrated || goal == Goal::Finalized => {
+                Ok(Some(Goal::Ready))
+            }
             _ => Err(Refusal::WrongState {
-                needs: "queued or building",
+                needs: "queued, building or adding",
             }),
         },
     }
@@ -264,10 +307,10 @@ mod tests {
     fn every_walk_ends() {
         for s in State::ALL {
             for g in Goal::ALL {
-                let mut state = *s;
+                let (mut state, mut goal) = (*s, *g);
                 let mut steps = 0;
-                while let Some(action) = next(state, *g) {
-                    state = after(action, *g);
+                while let Some(action) = next(state, goal) {
+                    (state, goal) = (after(action, goal), goal_after(action, goal));
                     steps += 1;
                     assert!(steps < 10, "{s} -> {g} walks in circles");
                 }
@@ -299,6 +342,51 @@ mod tests {
                         assert!(next(*s, new_goal).is_some() || new_goal.word() == s.word());
                     }
                 }
+            }
+        }
+    }
+
+    /// An addition that is called off leaves the shadow; only a drop takes it away.
+    #[test]
+    fn calling_off_an_addition_keeps_the_shadow() {
+        for g in [Goal::Cancelled, Goal::Failed] {
+            let (mut state, mut goal) = (State::Adding, g);
+            let mut walk = Vec::new();
+            while let Some(action) = next(state, goal) {
+                walk.push(action);
+                (state, goal) = (after(action, goal), goal_after(action, goal));
+            }
+            assert_eq!(walk, [Action::CallOff, Action::Remove]);
+            assert_eq!((state, goal), (State::Ready, Goal::Ready));
+            // Asked again in the middle of it, nothing changes.
+            assert_eq!(command(Goal::Cancelled, State::Removing, g), Ok(None));
+        }
+        assert_eq!(
+            next(State::Adding, Goal::Dropped),
+            Some(Action::BeginDrop),
+            "a drop is a drop"
+        );
+    }
+
+    /// The roles are never exchanged while the set of entities is changing: a swap comes after it.
+    #[test]
+    fn no_swap_in_the_middle_of_a_resize() {
+        for s in [State::Adding, State::Removing] {
+            for g in Goal::ALL {
+                assert_ne!(next(s, *g), Some(Action::Swap), "{s} -> {g}");
+            }
+            let action = next(s, Goal::Migrated).expect("something to do");
+            assert_eq!(after(action, Goal::Migrated), State::Ready);
+            assert_eq!(
+                command(Goal::Migrated, s, Goal::Ready),
+                Ok(Some(Goal::Migrated))
+            );
+        }
+        // Whoever is on the way to a swap, or past it, does not change its entities.
+        for s in State::ALL {
+            for g in Goal::ALL {
+                let rests = *s == State::Ready && *g == Goal::Ready;
+                assert_eq!(resize(*s, *g).is_ok(), rests, "{s} -> {g}");
             }
         }
     }

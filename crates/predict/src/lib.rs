@@ -46,4 +46,5 @@ pub use calendar::{Calendar, HORIZONS};
 pub use config::Config;
 pub use forecast::{Alarm, Driver, EntityForecast, Interval, Stage, UnitForecast};
 pub use predictor::{Decision, Predictor, PushError, Pushed, RestoreError, SaveError, Verdict};
+pub use random::mix;
 pub use store::SeriesId;

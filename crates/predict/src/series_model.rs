@@ -1,9 +1,10 @@
 //! The model of series: entities, and totals of units.
 //!
 //! One boosted model for each horizon, pooled over all series. Its target is the change from the
-//! last load, as a share of the series' scale, and rows weigh as much as their scale: what is
-//! minimised is the sum of absolute errors in the series' own measure, which is the numerator of the
-//! rMAE, and a forecast of "no change" costs nothing where nothing is known.
+//! last load on the logarithmic scale of [`relative`](series::relative); its loss is the absolute
+//! error, whose minimum is the median on any scale. A row weighs as much as the root of its scale:
+//! the rMAE is made by a few large series, but with weights in proportion to the load the model
+//! sees little else and learns their noise, and with equal weights they are forecast worse.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,12 @@ use crate::rows::Dated;
 
 /// Fewer rows than this teach nothing.
 pub const ROWS_MIN: usize = 200;
+
+/// A row weighs as much as this power of its scale.
+const WEIGHT_POWER: f64 = 0.5;
+
+/// There are so many kinds.
+pub const KINDS: usize = 256;
 
 /// What was seen of a series at a slot, and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,9 +70,6 @@ pub struct SeriesModel {
     heads: Vec<Head>,
 }
 
-/// Changes beyond so many times the scale are not believed.
-const CHANGE_MAX: f32 = 50.0;
-
 impl SeriesModel {
     /// Fits the rows. None if there are too few.
     pub fn fit(rows: &[SeriesRow], limit: f32, seed: u64) -> Option<SeriesModel> {
@@ -74,16 +78,17 @@ impl SeriesModel {
         }
         let bins = Bins::of(rows.iter().map(|row| row.features.as_slice()));
         let binned: Vec<_> = rows.iter().map(|row| bins.row(&row.features)).collect();
-        let weights = weights(rows, limit);
+        let weights = weights(rows, limit, WEIGHT_POWER);
         let mut heads = Vec::with_capacity(HORIZONS);
         for horizon in 0..HORIZONS {
             let (mut inputs, mut targets, mut used) = (Vec::new(), Vec::new(), Vec::new());
             for ((row, binned), weight) in rows.iter().zip(&binned).zip(&weights) {
                 let actual = row.actual.get(horizon).copied().unwrap_or(f32::NAN);
-                let change = (actual - row.last) / row.scale;
+                let relative = |load: f32| series::relative(f64::from(load), f64::from(row.scale));
+                let change = (relative(actual) - relative(row.last)) as f32;
                 if change.is_finite() && *weight > 0.0 {
                     inputs.push(*binned);
-                    targets.push(change.clamp(-CHANGE_MAX, CHANGE_MAX));
+                    targets.push(change);
                     used.push(*weight);
                 }
             }
@@ -124,17 +129,6 @@ impl SeriesModel {
         }
     }
 
-    pub fn ranges(&self) -> (Vec<f32>, Vec<f32>) {
-        (self.heads.iter().map(|h| h.low).collect(), self.heads.iter().map(|h| h.high).collect())
-    }
-
-    pub fn set_ranges(&mut self, low: Vec<f32>, high: Vec<f32>) {
-        for ((head, low), high) in self.heads.iter_mut().zip(low).zip(high) {
-            head.low = low;
-            head.high = high;
-        }
-    }
-
     /// The loads that it forecasts for rows.
     fn loads(&self, rows: &[SeriesRow]) -> Vec<[f64; HORIZONS]> {
         let described: Vec<(&[f32], f64, f64)> = rows
@@ -153,7 +147,8 @@ impl SeriesModel {
             let changes = head.gbm.predict(&rows);
             for ((loads, change), (_, scale, _)) in loads.iter_mut().zip(changes).zip(described) {
                 if let Some(load) = loads.get_mut(horizon) {
-                    *load = (*load + f64::from(change) * scale).max(0.0);
+                    let relative = series::relative(*load, *scale) + f64::from(change);
+                    *load = series::absolute(relative, *scale).max(0.0);
                 }
             }
         }
@@ -190,7 +185,7 @@ impl SeriesModel {
     /// The error on rows, relative to that of the last load: the mean over the horizons of the rMAE.
     /// None if there is nothing to compare.
     pub fn rmae(&self, rows: &[SeriesRow], limit: f32) -> Option<f64> {
-        let weights = weights(rows, limit);
+        let weights = weights(rows, limit, 1.0);
         let forecasts = self.loads(rows);
         let mut ratios = Vec::new();
         for horizon in 0..HORIZONS {
@@ -222,14 +217,14 @@ impl SeriesModel {
     }
 }
 
-/// How much each row counts: its scale, against the chance that it had to be picked; kinds count
-/// alike. Makes a mean of about one.
-fn weights(rows: &[SeriesRow], limit: f32) -> Vec<f32> {
+/// How much each row counts: a power of its scale, against the chance that it had to be picked; kinds
+/// count alike. Makes a mean of about one.
+fn weights(rows: &[SeriesRow], limit: f32, power: f64) -> Vec<f32> {
     let raw = |row: &SeriesRow| {
-        let picked = f64::from(row.chance * limit).min(1.0).max(1e-9);
-        f64::from(row.scale) / picked
+        let picked = f64::from(row.chance * limit).clamp(1e-9, 1.0);
+        f64::from(row.scale).powf(power) / picked
     };
-    let mut sums = [(0.0, 0.0); 256];
+    let mut sums = [(0.0, 0.0); KINDS];
     for row in rows {
         if let Some((sum, count)) = sums.get_mut(usize::from(row.kind)) {
             *sum += raw(row);
@@ -246,17 +241,14 @@ fn weights(rows: &[SeriesRow], limit: f32) -> Vec<f32> {
 
 /// How heads are fitted.
 fn params(seed: u64, horizon: usize) -> Params {
-    let get = |name: &str, default: f64| {
-        std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-    };
     Params {
         loss: Loss::Absolute,
-        trees: get("TREES", 60.0) as usize,
-        rate: get("RATE", 0.1) as f32,
-        row_share: get("ROWS", 0.5),
-        feature_share: get("FEATURES", 0.6),
-        leaf_share: get("LEAF", 0.001) as f32,
-        shrink_share: get("SHRINK", 0.0005) as f32,
+        trees: 50,
+        rate: 0.15,
+        row_share: 0.7,
+        feature_share: 0.5,
+        leaf_share: 0.001,
+        shrink_share: 0.001,
         seed: seed ^ (horizon as u64 + 1),
     }
 }

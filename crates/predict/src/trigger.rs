@@ -1,9 +1,10 @@
 //! The model of the trigger: will a unit reach its capacity within the horizon?
 //!
 //! A logistic regression and a random forest (a regression of 0 and 1, which gives probabilities and
-//! is ten times faster than the classifier), both smartcore's, pooled over all units, and a boosted
-//! model for how high the load will get. Which of the two counts how much is the caller's choice: the
-//! linear one is better for what it has never seen.
+//! is ten times faster than the classifier), both smartcore's, and a boosted model of 0 and 1, all
+//! pooled over all units and mixed: they err in different places. What it has never seen is the
+//! linear model's alone, which is better there. One more boosted model says how high the load will
+//! get.
 
 use serde::{Deserialize, Serialize};
 use smartcore::ensemble::random_forest_regressor::{
@@ -36,8 +37,9 @@ pub struct UnitRow {
     pub features: Vec<f32>,
     /// Was its load at least .8 of the capacity?
     pub warm: bool,
-    /// The relative peak of the averaged load within the horizon.
-    pub peak: f32,
+    /// By how much the peak of the averaged load within the horizon exceeds what it was, both
+    /// relative.
+    pub rise: f32,
     /// Did that reach the capacity?
     pub outcome: bool,
 }
@@ -67,7 +69,15 @@ pub struct TriggerModel {
     bins: Bins,
     boosted: Gbm,
     peak: Gbm,
+    /// The tenth and the ninetieth percentile of the error of the relative peak.
+    range: (f32, f32),
 }
+
+/// The logistic regression takes at most so many rows: it has 41 numbers to learn.
+const LINEAR_ROWS_MAX: usize = 5_000;
+
+/// What its coefficients are pulled towards zero with.
+const RIDGE: f32 = 1.0;
 
 /// The scores of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,9 +86,21 @@ pub struct Scores {
     pub linear: f64,
     /// The forest's.
     pub forest: f64,
-    /// Boosted.
+    /// The boosted model's.
     pub boosted: f64,
 }
+
+impl Scores {
+    /// One score of all: the linear one alone if nothing has `grown`, the mixture if it is 1.
+    pub fn mix(&self, grown: f64) -> f64 {
+        let (forest, boosted) = (FOREST_SHARE * grown, BOOSTED_SHARE * grown);
+        (1.0 - forest - boosted) * self.linear + forest * self.forest + boosted * self.boosted
+    }
+}
+
+/// The shares of the models in the mixture; the rest is the linear one's.
+const FOREST_SHARE: f64 = 0.4;
+const BOOSTED_SHARE: f64 = 0.4;
 
 impl TriggerModel {
     /// Fits the rows. None if there are too few of them, or of either outcome.
@@ -98,12 +120,12 @@ impl TriggerModel {
         let outcomes: Vec<i32> = rows.iter().map(|row| i32::from(row.outcome)).collect();
         let targets: Vec<f32> = rows.iter().map(|row| f32::from(u8::from(row.outcome))).collect();
 
-        let get = |name: &str, default: f64| {
-            std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-        };
+        let every = scaled.len().div_ceil(LINEAR_ROWS_MAX).max(1);
+        let linear_outcomes: Vec<i32> = outcomes.iter().copied().step_by(every).collect();
+        let scaled: Vec<Vec<f32>> = scaled.into_iter().step_by(every).collect();
         let scaled = DenseMatrix::from_2d_vec(&scaled).ok()?;
-        let parameters = LogisticRegressionParameters::default().with_alpha(get("ALPHA", 1.0) as f32);
-        let linear = LogisticRegression::fit(&scaled, &outcomes, parameters).ok()?;
+        let parameters = LogisticRegressionParameters::default().with_alpha(RIDGE);
+        let linear = LogisticRegression::fit(&scaled, &linear_outcomes, parameters).ok()?;
         let sign = if linear.classes().first() == Some(&0) { 1.0 } else { -1.0 };
         let coefficients: Vec<f32> =
             linear.coefficients().iterator(0).map(|value| sign * value).collect();
@@ -111,30 +133,34 @@ impl TriggerModel {
 
         let matrix = DenseMatrix::from_2d_vec(&model_rows).ok()?;
         let parameters = RandomForestRegressorParameters::default()
-            .with_n_trees(get("FTREES", 20.0) as usize)
-            .with_max_depth(get("FDEPTH", 10.0) as u16)
-            .with_min_samples_leaf(get("FLEAF", 10.0) as usize)
-            .with_m(get("FM", 8.0) as usize)
+            .with_n_trees(20)
+            .with_max_depth(10)
+            .with_min_samples_leaf(10)
+            .with_m(8)
             .with_seed(seed);
         let forest = Forest::fit(&matrix, &targets, parameters).ok()?;
 
         let bins = Bins::of(rows.iter().map(|row| row.features.as_slice()));
         let binned: Vec<_> = rows.iter().map(|row| bins.row(&row.features)).collect();
         let weights = vec![1.0; rows.len()];
-        let mut params = Params {
+        let params = Params {
             loss: Loss::Squared,
-            trees: get("BTREES", 60.0) as usize,
-            rate: get("BRATE", 0.06) as f32,
-            row_share: get("BROWS", 0.5),
-            feature_share: get("BFEATURES", 0.5),
-            leaf_share: get("BLEAF", 0.001) as f32,
-            shrink_share: get("BSHRINK", 0.001) as f32,
+            trees: 50,
+            rate: 0.08,
+            row_share: 0.5,
+            feature_share: 0.4,
+            leaf_share: 0.001,
+            shrink_share: 0.001,
             seed,
         };
         let boosted = Gbm::fit(&binned, &targets, &weights, &params);
-        let rises: Vec<f32> = rows.iter().map(|row| row.peak).collect();
-        params.loss = Loss::Absolute;
-        params.rate = 0.1;
+        let rises: Vec<f32> = rows.iter().map(|row| row.rise).collect();
+        let params = Params {
+            loss: Loss::Absolute,
+            trees: 30,
+            rate: 0.2,
+            ..params
+        };
         let peak = Gbm::fit(&binned, &rises, &weights, &params);
         Some(TriggerModel {
             means,
@@ -145,6 +171,7 @@ impl TriggerModel {
             bins,
             boosted,
             peak,
+            range: (0.0, 0.0),
         })
     }
 
@@ -165,10 +192,26 @@ impl TriggerModel {
             .collect()
     }
 
-    /// The relative peaks of rows of features.
-    pub fn peaks(&self, rows: &[&[f32]]) -> Vec<f32> {
+    /// By how much the relative peaks exceed the relative loads now: eight of ten lie between the
+    /// first and the last.
+    pub fn rises(&self, rows: &[&[f32]]) -> Vec<[f32; 3]> {
         let binned: Vec<_> = rows.iter().map(|row| self.bins.row(row)).collect();
-        self.peak.predict(&binned)
+        let (low, high) = self.range;
+        let rises = self.peak.predict(&binned).into_iter();
+        rises.map(|rise| [rise + low, rise, rise + high]).collect()
+    }
+
+    /// Learns the range of the peaks from rows that it was not fitted to.
+    pub fn learn_range(&mut self, rows: &[UnitRow]) {
+        let features: Vec<&[f32]> = rows.iter().map(|row| row.features.as_slice()).collect();
+        let rises = self.rises(&features);
+        let errors = rows.iter().zip(rises).map(|(row, [_, rise, _])| row.rise - rise);
+        let mut errors: Vec<f32> = errors.filter(|error| error.is_finite()).collect();
+        errors.sort_unstable_by(f32::total_cmp);
+        let at = |share: usize| errors.as_slice().get(errors.len() * share / 100).copied();
+        if let (Some(low), Some(high)) = (at(10), at(90)) {
+            self.range = (low.min(0.0), high.max(0.0));
+        }
     }
 
     /// The typical value of each feature.
@@ -209,6 +252,8 @@ impl TriggerModel {
             && self.bins.is_sound()
             && self.boosted.is_sound()
             && self.peak.is_sound()
+            && self.range.0.is_finite()
+            && self.range.1.is_finite()
     }
 }
 

@@ -33,6 +33,10 @@ fn a_saturated_partition_is_relieved() {
         ensure!(row[0][1].as_deref() == Some("fast"), "{row:?}");
         let place = session.value("SELECT tablespace FROM shadow_route('orders', 1)")?;
         ensure!(place == "fast", "{place}");
+        // What our own move changed says nothing about the forecasts.
+        eventually("forecasts are left out of the judgement", SOON, || {
+            Ok(session.number("SELECT count(*) FROM shadow_predictions WHERE excluded")? > 0)
+        })?;
         // It stays so: one migration, not one after the other.
         std::thread::sleep(Duration::from_secs(5));
         ensure!(session.number("SELECT count(*) FROM shadow_status")? == 1);
@@ -73,6 +77,44 @@ fn a_shadow_comes_and_goes() {
     });
 }
 
+/// A shadow follows the load: who gets hot comes to it, who is not needed any more leaves, and when all is
+/// calm it goes.
+#[test]
+fn a_shadow_is_resized() {
+    scenario(quick(), |server| {
+        let mut session = prepare(server)?;
+        session.run(
+            "SELECT shadow_set_policy('orders', autopilot => 'shadow', write_rows_s => 200, cooldown => '1 s',
+                entity_cooldown => '1 s', decommission_after => '4 s')",
+        )?;
+        let load = Load::start(server)?;
+        // Nobody has most of it: they share a shadow.
+        for tenant in 1..=5 {
+            load.set(tenant, 45);
+        }
+        eventually("a shadow is ready", SOON, || Ok(done(&mut session, "create_shadow", "ready")? > 0))?;
+        let before = session.value("SELECT entities::text FROM shadow_status WHERE id = 1")?;
+        for tenant in 1..=5 {
+            load.set(tenant, 90);
+        }
+        eventually("others come to it", SOON, || Ok(done(&mut session, "add_entities", "ready")? > 0))?;
+        let grown = session.value(
+            "SELECT entities::text FROM shadow_decisions WHERE executed AND action = 'add_entities' LIMIT 1",
+        )?;
+        ensure!(grown != before, "{grown}");
+        ensure!(session.number("SELECT count(*) FROM shadow_history WHERE event = 'add'")? > 0);
+        for tenant in 1..=5 {
+            load.set(tenant, 1);
+        }
+        eventually("it is gone", SOON, || {
+            Ok(session.number("SELECT count(*) FROM shadow_status WHERE state = 'dropped'")? > 0)
+        })?;
+        let written = load.stop()?;
+        ensure!(session.number("SELECT count(*) FROM orders")? == 20_000 + written as i64);
+        Ok(())
+    });
+}
+
 /// What a person made is left alone, and the kill switch stops what is under way at once.
 #[test]
 fn people_come_first() {
@@ -108,4 +150,32 @@ fn people_come_first() {
             Ok(())
         },
     );
+}
+
+/// Whoever ends the worker has not seen the last of it, and a database can be dropped while it is watched.
+#[test]
+fn the_worker_comes_back_and_leaves() {
+    scenario(quick(), |server| {
+        let mut session = prepare(server)?;
+        let workers = |session: &mut Session| {
+            session.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'shadowpart autopilot'")
+        };
+        eventually("it is there", SOON, || Ok(workers(&mut session)? == 1))?;
+        session.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'shadowpart autopilot'",
+        )?;
+        eventually("it is gone", SOON, || Ok(workers(&mut session)? == 0))?;
+        eventually("it is back", SOON, || Ok(workers(&mut session)? == 1))?;
+        session.run("CREATE DATABASE other")?;
+        let mut other = server.connect_to("other")?;
+        other.run("CREATE EXTENSION shadowpart")?;
+        other.run(TABLE)?;
+        eventually("each database has its own", SOON, || Ok(workers(&mut session)? == 2))?;
+        other.run("SELECT shadow_set_policy('orders', write_rows_s => 5)")?;
+        drop(other);
+        session.run("DROP DATABASE other")?;
+        session.run("SELECT shadow_unmanage('orders')")?;
+        eventually("nothing is watched, nobody watches", SOON, || Ok(workers(&mut session)? == 0))?;
+        Ok(())
+    });
 }

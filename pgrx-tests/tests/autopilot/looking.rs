@@ -93,6 +93,7 @@ fn forecasts_are_judged() {
         })?;
         load.stop()?;
         server.crash()?;
+        server.start()?;
         let mut session = server.connect()?;
         ensure!(session.number("SELECT count(*) FROM shadowpart.model")? == 1);
         let before = session.number("SELECT count(*) FROM shadow_predictions")?;

@@ -21,6 +21,8 @@ fn quick() -> Settings {
         .set("shadowpart.predict_slot", "200ms")
         .set("shadowpart.day_length", "9600ms")
         .set("shadowpart.predict_interval", "200ms")
+        // A third of a day: longer than a move takes.
+        .set("shadowpart.predict_horizon", "480min")
         // The machine that runs the tests is busy.
         .set("shadowpart.autopilot_busy", "100")
 }

@@ -125,7 +125,6 @@ fn settings_are_dumped() {
              SELECT shadow_set_policy('orders_a', write_rows_s => 10);
              SELECT shadow_add_target('fast', write_rows_s => 5000)",
         )?;
-        session.run("CREATE DATABASE other")?;
         let dump = server.dump("postgres", "settings", &[])?;
         server.restore(&dump, "other", &[])?;
         let mut other = server.connect_to("other")?;

@@ -3,3 +3,4 @@
 
 mod interrupted;
 mod points;
+mod resize;

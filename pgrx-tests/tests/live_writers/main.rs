@@ -173,6 +173,37 @@ fn swaps(session: &mut Session, seconds: u64) -> Result<()> {
     session.drop_shadow(id)
 }
 
+/// Entities come to a standing shadow and leave it, and what is left is swapped there and back.
+fn resizes(session: &mut Session, seconds: u64) -> Result<()> {
+    manage(session)?;
+    let begin = Instant::now();
+    let id = session.number("SELECT shadow_create('stock', ARRAY[1, 2], tablespace => 'fast')")?;
+    let mut rounds = 0;
+    while begin.elapsed() < Duration::from_secs(seconds) {
+        session.run(&format!("SELECT shadow_add_entities({id}, ARRAY[3, 4])"))?;
+        assert_equal_sides(session, id)?;
+        session.swap(id)?;
+        session.revert(id)?;
+        session.run(&format!("SELECT shadow_remove_entities({id}, ARRAY[1, 3])"))?;
+        assert_equal_sides(session, id)?;
+        session.swap(id)?;
+        session.revert(id)?;
+        session.run(&format!("SELECT shadow_add_entities({id}, 1)"))?;
+        assert_equal_sides(session, id)?;
+        session.run(&format!("SELECT shadow_remove_entities({id}, 4)"))?;
+        rounds += 1;
+    }
+    println!("{rounds} rounds");
+    ensure!(rounds > 0, "not one round in {seconds} s");
+    session.drop_shadow(id)
+}
+
+fn assert_equal_sides(session: &mut Session, id: i64) -> Result<()> {
+    let different = session.rows(&format!("SELECT * FROM shadow_verify({id})"))?;
+    ensure!(different.is_empty(), "the sides differ: {different:?}");
+    Ok(())
+}
+
 /// Whole partitions to and fro.
 fn whole_partitions(session: &mut Session, seconds: u64) -> Result<()> {
     manage(session)?;
@@ -219,6 +250,20 @@ fn whole_lives_by_month() {
 fn swaps_by_hash() {
     scenario(patient(), |server| {
         beside(server, &BY_HASH, |mover| swaps(mover, 15))
+    });
+}
+
+#[test]
+fn resizes_by_list() {
+    scenario(patient(), |server| {
+        beside(server, &BY_LIST, |mover| resizes(mover, 15))
+    });
+}
+
+#[test]
+fn resizes_by_month() {
+    scenario(patient(), |server| {
+        beside(server, &BY_MONTH, |mover| resizes(mover, 15))
     });
 }
 

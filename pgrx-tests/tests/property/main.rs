@@ -1,5 +1,5 @@
 //! Random tables, random writes from several sessions in step with a twin, and a mover that creates,
-//! migrates, reverts, finalizes, drops and cancels at random moments. At every moment, in every
+//! migrates, resizes, reverts, finalizes, drops and cancels at random moments. At every moment, in every
 //! isolation level and by every kind of plan, the table equals the twin.
 //!
 //! `SHADOWPART_CASES` says how many cases (10), `SHADOWPART_SEED` runs one alone.
@@ -10,13 +10,17 @@ mod schema;
 mod statements;
 
 use driver::Driver;
+use mover::Taste;
 use shadowpart_tests::*;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 const CASES: u64 = 10;
 const OPERATIONS: u32 = 160;
+const RESIZES: u32 = 10;
+const PATIENCE: Duration = Duration::from_secs(20);
 
-fn case(seed: u64) {
+fn case(seed: u64, taste: Taste) {
     let settings = Settings::default()
         .set("max_locks_per_transaction", "256")
         .set("shadowpart.max_stall", "100ms");
@@ -31,14 +35,26 @@ fn case(seed: u64) {
         session.run("SELECT shadow_manage('live.orders', 'tenant')")?;
         println!("seed {seed}: {}", orders.layout.name);
 
-        let stop = &AtomicBool::new(false);
+        if taste == Taste::Resizing {
+            session.create_shadow("live.orders", orders.tenant(0), "fast")?;
+        }
+        let (stop, moves) = (&AtomicBool::new(false), &AtomicU32::new(0));
         let mut driver = Driver::new(server, &orders, &twin, dice)?;
         let orders = &orders;
         let (driven, moved) = std::thread::scope(|scope| {
             let server: &Server = server;
-            let mover = scope.spawn(move || mover::move_about(server, orders, seed, stop));
+            let mover =
+                scope.spawn(move || mover::move_about(server, orders, seed, taste, moves, stop));
+            let begin = Instant::now();
             let mut driven = Ok(());
-            for _ in 0..OPERATIONS {
+            let mut operations = 0;
+            // Transactions that stay open hold the mover up: where much is to be moved, they go on for longer.
+            while operations < OPERATIONS
+                || taste == Taste::Resizing
+                    && moves.load(Ordering::Relaxed) < RESIZES
+                    && begin.elapsed() < PATIENCE
+            {
+                operations += 1;
                 driven = driver.operate();
                 if driven.is_err() {
                     break;
@@ -70,7 +86,7 @@ fn cases(remainder: u64) {
     if let Ok(seed) = std::env::var("SHADOWPART_SEED") {
         let seed: u64 = seed.parse().expect("SHADOWPART_SEED is a number");
         if seed % 2 == remainder {
-            case(seed);
+            case(seed, Taste::Anything);
         }
         return;
     }
@@ -78,9 +94,18 @@ fn cases(remainder: u64) {
         Ok(cases) => cases.parse().expect("SHADOWPART_CASES is a number"),
         Err(_) => CASES,
     };
+    run(
+        (1..=cases).filter(|seed| seed % 2 == remainder),
+        Taste::Anything,
+    );
+}
+
+fn run(seeds: impl Iterator<Item = u64>, taste: Taste) {
     let mut failures = Vec::new();
-    for seed in (1..=cases).filter(|seed| seed % 2 == remainder) {
-        if let Err(panic) = std::panic::catch_unwind(|| case(seed)) {
+    let mut cases = 0;
+    for seed in seeds {
+        cases += 1;
+        if let Err(panic) = std::panic::catch_unwind(|| case(seed, taste)) {
             let text = panic
                 .downcast_ref::<String>()
                 .cloned()
@@ -90,7 +115,7 @@ fn cases(remainder: u64) {
     }
     assert!(
         failures.is_empty(),
-        "{} cases:\n{}",
+        "{} of {cases} cases:\n{}",
         failures.len(),
         failures.join("\n---\n")
     );
@@ -104,6 +129,19 @@ fn even_seeds() {
 #[test]
 fn odd_seeds() {
     cases(1);
+}
+
+/// Mostly entities that come to standing shadows and leave them.
+#[test]
+fn resizing() {
+    let seeds = match std::env::var("SHADOWPART_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("SHADOWPART_SEED is a number");
+            seed..=seed
+        }
+        Err(_) => 1..=6,
+    };
+    run(seeds, Taste::Resizing);
 }
 
 /// The control: the same without shadowpart. What fails here is a fault of the generator.

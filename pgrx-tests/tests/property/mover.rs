@@ -2,7 +2,7 @@
 
 use shadowpart_tests::*;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What was done and how often, and how often it was refused.
@@ -14,15 +14,32 @@ fn part_of_the_game(error: &anyhow::Error) -> bool {
     let Some(code) = sqlstate(error) else {
         return false;
     };
-    // 22023 invalid parameter, 42710 duplicate, 55000 not in the state, 55006 in use, 57014 cancelled,
+    // 0A000 no room for a second shadow, 22023 invalid parameter, 42704 not in the shadow, 42809 of a whole partition, 42710 duplicate, 55000 not in the state, 55006 in use, 57014 cancelled,
     // 02000 no data, 42P17 invalid definition, 57000 and 57P01 a worker that was terminated.
     [
-        "22023", "42710", "55000", "55006", "57014", "02000", "42P17", "57000", "57P01",
+        "0A000", "22023", "42704", "42809", "42710", "55000", "55006", "57014", "02000", "42P17",
+        "57000", "57P01",
     ]
     .contains(&code)
 }
 
-pub fn move_about(server: &Server, orders: &Orders, seed: u64, stop: &AtomicBool) -> Result<Moves> {
+/// What the mover likes to do.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Taste {
+    /// A bit of everything.
+    Anything,
+    /// Mostly to change the entities of a standing shadow.
+    Resizing,
+}
+
+pub fn move_about(
+    server: &Server,
+    orders: &Orders,
+    seed: u64,
+    taste: Taste,
+    count: &AtomicU32,
+    stop: &AtomicBool,
+) -> Result<Moves> {
     let mut dice = Dice::new(seed ^ 0xfeed);
     let mut session = server.connect_with("postgres", "postgres", "-c statement_timeout=15s")?;
     let mut moves = Moves::new();
@@ -36,15 +53,26 @@ pub fn move_about(server: &Server, orders: &Orders, seed: u64, stop: &AtomicBool
             let [Some(id), Some(state)] = job.as_slice() else {
                 bail!("{job:?}")
             };
+            if state == "ready" && (dice.one_in(2) || taste == Taste::Resizing && !dice.one_in(4)) {
+                call = Some(resize(&mut dice, orders, id));
+            }
             let verb = match state.as_str() {
                 "ready" if dice.one_in(4) => "shadow_drop",
                 "ready" => "shadow_swap",
                 _ if dice.one_in(3) => "shadow_finalize",
                 _ => "shadow_revert",
             };
-            call = Some((verb.to_owned(), format!("{verb}({id})")));
+            call = call.or(Some((verb.to_owned(), format!("{verb}({id})"))));
         } else if jobs.len() < 3 {
-            call = new_job(&mut dice, &mut session, orders)?;
+            call = if taste == Taste::Resizing && !jobs.is_empty() {
+                None
+            } else if taste == Taste::Resizing {
+                let entity = some_entities(&mut dice, orders);
+                let call = format!("shadow_create('live.orders', {entity}, tablespace => 'fast')");
+                Some(("shadow_create".to_owned(), call))
+            } else {
+                new_job(&mut dice, &mut session, orders)?
+            };
         }
         if let Some((verb, call)) = call {
             let name = match session.run(&format!("SELECT {call}")) {
@@ -54,11 +82,34 @@ pub fn move_about(server: &Server, orders: &Orders, seed: u64, stop: &AtomicBool
                 }
                 Err(error) => return Err(error.context(call)),
             };
+            count.fetch_add(1, Ordering::Relaxed);
             *moves.entry(name).or_default() += 1;
         }
         std::thread::sleep(Duration::from_millis(dice.below(100)));
     }
     Ok(moves)
+}
+
+/// An entity or two come to a standing shadow, or leave it; sometimes that is cancelled in the middle.
+fn resize(dice: &mut Dice, orders: &Orders, id: &str) -> (String, String) {
+    let verb = *dice.pick(&["shadow_add_entities", "shadow_remove_entities"]);
+    let entities = some_entities(dice, orders);
+    if dice.one_in(5) {
+        let call =
+            format!("{verb}({id}, {entities}, wait => false), pg_sleep(0.02), shadow_cancel({id})");
+        return (format!("{verb} cancelled"), call);
+    }
+    (verb.to_owned(), format!("{verb}({id}, {entities})"))
+}
+
+fn some_entities(dice: &mut Dice, orders: &Orders) -> String {
+    let first = dice.below(5) as usize;
+    if dice.one_in(3) {
+        let second = (first + 1 + dice.below(4) as usize) % 5;
+        orders.sql(&format!("ARRAY[{{v{first}}}, {{v{second}}}]::{{type}}[]"))
+    } else {
+        orders.literal(first)
+    }
 }
 
 fn new_job(
@@ -76,13 +127,7 @@ fn new_job(
         let call = format!("{verb}('{leaf}', \"all\" => true, tablespace => '{target}')");
         return Ok(Some((format!("{verb} all"), call)));
     }
-    let first = dice.below(5) as usize;
-    let entity = if dice.one_in(3) {
-        let second = (first + 1 + dice.below(4) as usize) % 5;
-        orders.sql(&format!("ARRAY[{{v{first}}}, {{v{second}}}]::{{type}}[]"))
-    } else {
-        orders.literal(first)
-    };
+    let entity = some_entities(dice, orders);
     let call = format!("{verb}('live.orders', {entity}, tablespace => '{target}')");
     Ok(Some((verb.to_owned(), call)))
 }

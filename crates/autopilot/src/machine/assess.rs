@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const STALE_US: i64 = HOUR_US;
 /// Predictions further apart than this are not "of the last few", in microseconds.
 const RECENT_US: i64 = 2 * HOUR_US;
-/// After a gap this long streaks begin anew, in microseconds.
+/// After a gap this long streaks begin anew, and a sample this old says nothing, in microseconds.
 const GAP_US: i64 = 30 * MINUTE_US;
 
 /// What is remembered of one partition. All times in microseconds.
@@ -219,6 +219,12 @@ impl UnitMemory {
     fn observe_sample(&mut self, seen: &UnitSeen, now_us: i64) -> bool {
         let at_us = seen.load_at_us.unwrap_or(now_us).min(now_us);
         let last_us = self.load_at_us.filter(|last_us| *last_us <= now_us);
+        if now_us.saturating_sub(at_us) > GAP_US {
+            // Nobody measures any more: what was is no reason to act.
+            self.saturated_streak = 0;
+            self.calm_streak = 0;
+            return false;
+        }
         if last_us.is_some_and(|last_us| at_us <= last_us) {
             return false;
         }

@@ -8,7 +8,7 @@ use super::unit::{Draft, Scene};
 use super::{Action, Cancel, Decision, JobKind, Observation, Origin, ShadowSeen, Tick};
 use crate::policy::{Mode, Policy};
 use crate::selection::{Barred, Candidate, Request, Selection, Target, Trouble, select, span};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 pub(super) fn tick(state: &mut State, seen: &Observation) -> Tick {
     if seen.kill || seen.policy.mode == Mode::Off {
@@ -29,7 +29,7 @@ pub(super) fn tick(state: &mut State, seen: &Observation) -> Tick {
         throttle: state.guard,
         ..Tick::default()
     };
-    let entities = Entities::new(seen);
+    let entities = Entities::new(state, seen, &assessed);
     let under_way = UnderWay::new(state, seen);
     let targets = reserve::targets(state, seen, &entities);
     let selection = choose(state, seen, &assessed, &targets, under_way.copies_left);
@@ -213,6 +213,7 @@ fn trouble(
             }
         }
     }
+    let mut listed: HashSet<&str> = HashSet::new();
     let prepare = |candidate: &Candidate| {
         let mut candidate = candidate.clone();
         let entity = candidate.entity.as_str();
@@ -239,7 +240,13 @@ fn trouble(
         home: unit.seen.home.clone(),
         targets: unit.seen.targets.clone(),
         rules: unit.policy.rules,
-        candidates: unit.seen.candidates.iter().map(prepare).collect(),
+        candidates: unit
+            .seen
+            .candidates
+            .iter()
+            .filter(|candidate| listed.insert(&candidate.entity))
+            .map(prepare)
+            .collect(),
     }
 }
 

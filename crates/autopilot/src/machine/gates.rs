@@ -11,8 +11,10 @@ use std::collections::BTreeSet;
 pub(super) struct UnderWay {
     /// Shadows that a job or a decision of ours is at work on, other than to build them.
     shadows: BTreeSet<i64>,
-    /// Partitions with a creation or a swap of ours that is not done.
-    units: BTreeSet<String>,
+    /// Partitions for which a shadow of ours is ordered and not done.
+    creating: BTreeSet<String>,
+    /// Partitions with a swap of ours that is not done.
+    swapping: BTreeSet<String>,
     /// Copies that may still be started.
     pub copies_left: usize,
 }
@@ -25,18 +27,18 @@ impl UnderWay {
             .filter(|job| job.kind != JobKind::Create)
             .map(|job| job.shadow)
             .collect();
-        let mut units = BTreeSet::new();
+        let (mut creating, mut swapping) = (BTreeSet::new(), BTreeSet::new());
         let mut ordered = 0usize;
         for pending in state.pending.values() {
             shadows.extend(pending.action.shadow());
             match pending.action {
                 Action::CreateShadow { .. } => {
                     ordered += 1;
-                    units.insert(pending.unit.clone());
+                    creating.insert(pending.unit.clone());
                 }
                 Action::AddEntities { .. } => ordered += 1,
                 Action::Swap { .. } => {
-                    units.insert(pending.unit.clone());
+                    swapping.insert(pending.unit.clone());
                 }
                 _ => {}
             }
@@ -58,7 +60,8 @@ impl UnderWay {
         let copies = of_people.saturating_add(building.max(ordered));
         UnderWay {
             shadows,
-            units,
+            creating,
+            swapping,
             copies_left: seen.policy.moves_max.saturating_sub(copies),
         }
     }
@@ -115,7 +118,10 @@ impl Gates<'_> {
         block(!self.valid || !self.unit.valid, Block::InvalidPolicy);
         let least = if swaps { Mode::Migrate } else { Mode::Shadow };
         block(policy.mode < least, Block::Mode);
-        let unit_busy = (copies || swaps) && self.under_way.units.contains(&self.unit.seen.unit);
+        let name = &self.unit.seen.unit;
+        // A swap does not wait for a shadow that is built beside it.
+        let unit_busy = (copies && self.under_way.creating.contains(name))
+            || ((copies || swaps) && self.under_way.swapping.contains(name));
         let shadow_busy = shadow.is_some_and(|s| self.under_way.shadows.contains(&s.id));
         block(unit_busy || shadow_busy, Block::InProgress);
         let building = shadow.is_some_and(|s| s.stage != Stage::Ready);

@@ -1,30 +1,43 @@
 //! Load that targets are going to have: shadows under construction and creations just ordered.
 
+use super::assess::Assessed;
 use super::state::State;
 use super::{Action, Observation, Stage};
 use crate::resource::Loads;
 use crate::selection::{Candidate, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
-/// The candidates of an observation by partition and entity.
-pub(super) struct Entities<'a>(BTreeMap<(&'a str, &'a str), &'a Candidate>);
+/// The candidates of the partitions that matter at a tick, by partition and entity: of those in
+/// trouble, with shadows, or with decisions under way.
+pub(super) struct Entities<'a>(HashMap<&'a str, HashMap<&'a str, &'a Candidate>>);
 
 impl<'a> Entities<'a> {
-    pub fn new(seen: &'a Observation) -> Self {
-        let mut all = BTreeMap::new();
+    pub fn new(state: &State, seen: &'a Observation, assessed: &[Assessed<'_>]) -> Self {
+        let mut matter: BTreeSet<&str> = assessed
+            .iter()
+            .filter(|unit| unit.in_trouble())
+            .map(|unit| unit.seen.unit.as_str())
+            .collect();
+        matter.extend(seen.shadows.iter().map(|shadow| shadow.unit.as_str()));
+        matter.extend(state.pending.values().map(|pending| pending.unit.as_str()));
+        let mut all = HashMap::new();
         for unit in &seen.units {
-            for candidate in &unit.candidates {
-                all.insert((unit.unit.as_str(), candidate.entity.as_str()), candidate);
+            if !matter.contains(unit.unit.as_str()) {
+                continue;
             }
+            let its = unit.candidates.iter().map(|c| (c.entity.as_str(), c));
+            all.entry(unit.unit.as_str())
+                .or_insert_with(|| its.collect());
         }
         Entities(all)
     }
 
     /// What some entities of a partition load it with, and their bytes; unknown ones count nothing.
     pub fn sum(&self, unit: &str, entities: &[String]) -> (Loads, u64) {
+        let its = self.0.get(unit);
         entities
             .iter()
-            .filter_map(|entity| self.0.get(&(unit, entity.as_str())))
+            .filter_map(|entity| its?.get(entity.as_str()))
             .fold((Loads::default(), 0u64), |(loads, bytes), candidate| {
                 (
                     loads.plus(&candidate.relief()),

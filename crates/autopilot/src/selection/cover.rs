@@ -206,8 +206,8 @@ fn close<R: Room>(
         if best.is_some_and(|(cheapest, ..)| closed >= cheapest) {
             continue;
         }
-        let with = taken.with(item);
-        if with.entities > entities_max || !meets(&with.shares, need) {
+        let entities = taken.entities.saturating_add(item.entities);
+        if entities > entities_max || !meets(&taken.shares.plus(&item.shares), need) {
             continue;
         }
         if let Ok(place) = room.find(index) {

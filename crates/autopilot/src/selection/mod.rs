@@ -110,7 +110,7 @@ impl Default for Target {
 
 /// When a move is worth it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Rules {
     /// Moves that together relieve less than this fraction of the need do not pay.
     pub relief_min: f64,
@@ -253,6 +253,8 @@ words! {
         OverBudget => "over_budget",
         /// As many moves are under way as may be.
         TooManyMoves => "too_many_moves",
+        /// As many entities as one selection may take are taken.
+        TooManyEntities => "too_many_entities",
         /// The partition has no entity that could move.
         NoCandidate => "no_candidate",
     }

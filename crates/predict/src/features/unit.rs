@@ -9,7 +9,7 @@ use crate::calendar::Calendar;
 use crate::store::View;
 
 /// How many features there are.
-pub const COUNT: usize = 33;
+pub const COUNT: usize = 40;
 
 /// What they are called.
 pub const NAMES: [&str; COUNT] = [
@@ -21,7 +21,9 @@ pub const NAMES: [&str; COUNT] = [
     "hour before window, share of 7 days", "hour after window, share of 7 days",
     "exceeded, share of 24 h", "exceeded, share of 7 days", "load against the same time",
     "hours since exceeded", "sine of the day", "cosine of the day", "share of the largest entity",
-    "share of the three largest",
+    "share of the three largest", "window 2 hours before", "window 3 hours before",
+    "window 4 hours before", "window 6 hours before", "window 8 hours before",
+    "window 12 hours before", "window 2 days before",
 ];
 
 /// A row of features.
@@ -85,6 +87,8 @@ pub fn describe(
     };
     let same_time: Vec<f64> = (1..=7).filter_map(|d| load(d * day)).collect();
     let same_time_mean = same_time.iter().sum::<f64>() / same_time.len() as f64;
+    // What runs every so many hours.
+    let period = |hours: i64| or_nan(peak(averaged, hours * hour - spans.horizon, spans.horizon));
     let (top1, top3) = shares.map_or((f32::NAN, f32::NAN), |(a, b)| (a as f32, b as f32));
     Some([
         r(now),
@@ -120,6 +124,13 @@ pub fn describe(
         angle.cos() as f32,
         top1,
         top3,
+        period(2),
+        period(3),
+        period(4),
+        period(6),
+        period(8),
+        period(12),
+        period(48),
     ])
 }
 

@@ -123,11 +123,9 @@ fn grow(
     for depth in 0..DEPTH {
         let mut next = Vec::new();
         for node in level {
-            let Some((number, split)) = best_split(&node.histograms, features, total, params)
-            else {
+            let Some(split) = best_split(&node.histograms, features, total, params) else {
                 continue;
             };
-            let _ = number;
             nodes[node.place] = split;
             if depth + 1 < DEPTH {
                 next.extend(children(node, split, rows, gradients, order, features));
@@ -204,13 +202,13 @@ fn histograms(
     histograms
 }
 
-/// The split that reduces the loss most, if any does; and the number of its feature.
+/// The split that reduces the loss most, if any does.
 fn best_split(
     histograms: &[Histogram],
     features: &[u8],
     total: f32,
     params: &Params,
-) -> Option<(usize, Split)> {
+) -> Option<Split> {
     let first = histograms.first()?;
     let (slope, weight) = first.iter().fold((0.0, 0.0), |(slope, weight), bin| {
         (slope + bin[0], weight + bin[1])
@@ -223,7 +221,7 @@ fn best_split(
     let score = |slope: f32, weight: f32| slope * slope / (weight + shrink);
     let mut best = score(slope, weight) * (1.0 + 1e-5);
     let mut found = None;
-    for (number, (histogram, feature)) in histograms.iter().zip(features).enumerate() {
+    for (histogram, feature) in histograms.iter().zip(features) {
         let (mut left_slope, mut left_weight) = (0.0, 0.0);
         for (threshold, bin) in histogram.iter().enumerate().take(BINS - 1) {
             left_slope += bin[0];
@@ -238,11 +236,10 @@ fn best_split(
             let gain = score(left_slope, left_weight) + score(slope - left_slope, right_weight);
             if gain > best {
                 best = gain;
-                let split = Split {
+                found = Some(Split {
                     feature: *feature,
                     threshold: threshold as u8,
-                };
-                found = Some((number, split));
+                });
             }
         }
     }

@@ -12,9 +12,9 @@ use crate::forecast::Stage;
 use crate::metrics::{Pair, brier};
 use crate::random::uniform;
 use crate::rows::{Dated, Rows};
-use crate::series_model::{SeriesModel, SeriesRow};
+use crate::series_model::{KINDS, SeriesModel, SeriesRow};
 use crate::store::{SeriesId, Store, clean};
-use crate::trigger::{TriggerModel, UnitRow};
+use crate::trigger::{Scores, TriggerModel, UnitRow};
 
 /// Pairs older than so many days say nothing of the calibration any more.
 const PAIRS_DAYS: i64 = 7;
@@ -76,7 +76,7 @@ impl Learner {
             newest: None,
             trained: None,
             entity_rows: Rows::new(config.rows_max),
-            total_rows: Rows::new(config.rows_max / 2),
+            total_rows: Rows::new(config.rows_max / TOTALS_PART),
             unit_rows: Rows::new(config.rows_max),
             pairs: Rows::new(config.rows_max),
             pending_entities: VecDeque::new(),
@@ -98,6 +98,14 @@ impl Learner {
             && self.calibrator.is_sound()
     }
 }
+
+/// Units go by the linear model for so many days of their life; in so many more the weight moves to
+/// the forest.
+const LINEAR_DAYS: f64 = 7.0;
+const GROWING_DAYS: f64 = 3.0;
+
+/// There are fewer totals than entities: fewer rows tell as much.
+const TOTALS_PART: usize = 4;
 
 /// What is drawn at random.
 const ENTITY: u64 = 1;
@@ -138,7 +146,7 @@ impl Predictor {
         for (number, unit) in present.iter_mut().enumerate() {
             let stage = self.stage(unit.age);
             let scores = scores.as_ref().and_then(|scores| scores.get(number)).copied();
-            unit.score = scores.map(|scores| self.mix(scores, stage, unit.age));
+            unit.score = scores.map(|scores| self.mix(scores, unit.age));
             unit.probability = match (stage, unit.score) {
                 (Stage::Reactive, _) | (_, None) => reactive(unit.now / unit.capacity),
                 (_, Some(score)) => self.learner.calibrator.apply(score),
@@ -160,23 +168,15 @@ impl Predictor {
         let day = i64::from(self.config.calendar.slots_per_day());
         match age {
             _ if age < day || self.learner.trigger.is_none() => Stage::Reactive,
-            _ if age < 7 * day => Stage::Linear,
+            _ if (age as f64) < LINEAR_DAYS * day as f64 => Stage::Linear,
             _ => Stage::Forest,
         }
     }
 
-    /// One score of all.
-    pub(super) fn mix(&self, scores: crate::trigger::Scores, stage: Stage, age: i64) -> f64 {
-        let get = |name: &str, default: f64| {
-            std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-        };
-        if stage != Stage::Forest {
-            return scores.linear;
-        }
-        let day = f64::from(self.config.calendar.slots_per_day());
-        let grown = ((age as f64 / day - 7.0) / 3.0).clamp(0.0, 1.0);
-        let (forest, boosted) = (grown * get("WF", 0.4), grown * get("WB", 0.4));
-        (1.0 - forest - boosted) * scores.linear + forest * scores.forest + boosted * scores.boosted
+    /// One score of all, for a unit of this age (slots).
+    pub(super) fn mix(&self, scores: Scores, age: i64) -> f64 {
+        let days = age as f64 / f64::from(self.config.calendar.slots_per_day());
+        scores.mix(((days - LINEAR_DAYS) / GROWING_DAYS).clamp(0.0, 1.0))
     }
 
     /// Gives the rows of an horizon ago their outcome.
@@ -235,14 +235,14 @@ impl Predictor {
             });
         }
         if !row.features.is_empty() {
-            row.peak = unit::relative(seen.max, capacity) - row.peak;
+            row.rise = unit::relative(seen.max, capacity) - row.rise;
             self.learner.unit_rows.push(row);
         }
     }
 
     /// Describes a sample of the series.
     fn collect_series(&mut self, slot: i64, entities: &[(SeriesId, f64)]) {
-        let mut sums = [(0.0, 0.0); 256];
+        let mut sums = [(0.0, 0.0); KINDS];
         let kind = |id: &SeriesId| self.kinds.get(id).copied().unwrap_or(0);
         for (id, load) in entities {
             let load = f64::from(clean(*load));
@@ -280,7 +280,8 @@ impl Predictor {
                     priority: random,
                     features: if is_row { present.features.to_vec() } else { Vec::new() },
                     warm: present.now >= WARM * present.capacity,
-                    peak: unit::relative(present.now, present.capacity),
+                    // What it was, until its peak is known.
+                    rise: unit::relative(present.now, present.capacity),
                     outcome: false,
                 },
                 capacity: present.capacity,
@@ -305,7 +306,8 @@ impl Predictor {
         let seed = self.config.seed ^ (newest as u64).rotate_left(32);
         let learner = &mut self.learner;
         let entities = retrain_series(&mut learner.entities, &mut learner.entity_rows, newest_day, seed);
-        let totals = retrain_series(&mut learner.totals, &mut learner.total_rows, newest_day, seed ^ TOTAL);
+        let totals =
+            retrain_series(&mut learner.totals, &mut learner.total_rows, newest_day, seed ^ TOTAL);
         let trigger = retrain_trigger(&mut learner.trigger, &mut learner.unit_rows, newest_day, seed);
         self.recalibrate();
         Decision { trigger, entities, totals }
@@ -409,13 +411,6 @@ fn retrain_series(
     verdict.current = current.as_ref().and_then(|model| model.rmae(new, limit));
     judge(&mut verdict, "the last value");
     if verdict.promoted {
-        if std::env::var("REFIT").is_ok() {
-            let (low, high) = candidate.ranges();
-            if let Some(mut model) = SeriesModel::fit(all, limit, seed) {
-                model.set_ranges(low, high);
-                candidate = model;
-            }
-        }
         *current = Some(candidate);
     }
     verdict
@@ -435,21 +430,16 @@ fn retrain_trigger(
         judged: new.len(),
         ..Verdict::default()
     };
-    let Some(candidate) = TriggerModel::fit(old, seed) else {
+    let Some(mut candidate) = TriggerModel::fit(old, seed) else {
         verdict.reason = "too few rows, or too few of either outcome".into();
         return verdict;
     };
+    candidate.learn_range(new);
     verdict.candidate = score(&candidate, new);
     verdict.current = current.as_ref().and_then(|model| score(model, new));
     verdict.baseline = reactive_brier(old, new);
     judge(&mut verdict, "the reactive rule");
     if verdict.promoted {
-        let mut candidate = candidate;
-        if std::env::var("REFIT").is_ok() {
-            if let Some(model) = TriggerModel::fit(all, seed) {
-                candidate = model;
-            }
-        }
         *current = Some(candidate);
     }
     verdict
@@ -463,7 +453,7 @@ fn score(model: &TriggerModel, rows: &[UnitRow]) -> Option<f64> {
         .iter()
         .zip(rows)
         .map(|(scores, row)| Pair {
-            probability: (scores.linear + scores.forest) / 2.0,
+            probability: scores.mix(1.0),
             outcome: row.outcome,
         })
         .collect();

@@ -81,9 +81,9 @@ impl Predictor {
         let forecasts = self.forecast_series(&self.loads, self.learner.totals.as_ref(), &ids);
         let mut forecasts = forecasts.into_iter().peekable();
         let rows: Vec<&[f32]> = self.present.iter().map(|unit| unit.features.as_slice()).collect();
-        let peaks = self.learner.trigger.as_ref().map(|model| model.peaks(&rows));
-        let peaks = peaks.unwrap_or_else(|| vec![0.0; rows.len()]);
-        let mut present = self.present.iter().zip(peaks).peekable();
+        let rises = self.learner.trigger.as_ref().map(|model| model.rises(&rows));
+        let rises = rises.unwrap_or_else(|| vec![[0.0; 3]; rows.len()]);
+        let mut present = self.present.iter().zip(rises).peekable();
         self.units
             .iter()
             .map(|(id, unit)| {
@@ -99,7 +99,7 @@ impl Predictor {
         id: SeriesId,
         unit: &Unit,
         at: Option<[Interval; HORIZONS]>,
-        present: Option<(&Present, f32)>,
+        present: Option<(&Present, [f32; 3])>,
     ) -> UnitForecast {
         let now = self.averaged.view(id).map(|view| f64::from(view.lag(0)));
         let now = now.filter(|now| !now.is_nan());
@@ -118,13 +118,13 @@ impl Predictor {
             warm: false,
             drivers: Vec::new(),
         };
-        if let Some((present, rise)) = present {
+        if let Some((present, rises)) = present {
             let ratio = present.now / present.capacity;
             forecast.stage = self.stage(present.age);
             forecast.probability = present.probability;
             forecast.warm = ratio >= super::learn::WARM;
             forecast.alarm = self.alarm(unit, present);
-            forecast.peak = self.peak(present, rise);
+            forecast.peak = peak(present, rises);
             forecast.drivers = self.drivers(present);
         }
         forecast
@@ -148,13 +148,6 @@ impl Predictor {
         }
     }
 
-    /// The peak, at least what is now.
-    fn peak(&self, present: &Present, rise: f32) -> Interval {
-        let relative = f64::from(unit::relative(present.now, present.capacity) + rise);
-        let mid = unit::absolute(relative, present.capacity);
-        Interval { low: mid, mid, high: mid }
-    }
-
     /// What contributes most: the probability against what it would be with a typical value.
     fn drivers(&self, present: &Present) -> Vec<Driver> {
         let stage = self.stage(present.age);
@@ -175,7 +168,7 @@ impl Predictor {
             .into_iter()
             .zip(unit::NAMES)
             .map(|(scores, name)| {
-                let score = self.mix(scores, stage, present.age);
+                let score = self.mix(scores, present.age);
                 let without = self.learner.calibrator.apply(score);
                 Driver {
                     name,
@@ -194,6 +187,14 @@ impl Predictor {
 fn last(view: &crate::store::View) -> Option<f64> {
     let newest = f64::from(view.lag(0));
     if newest.is_nan() { view.mean(0, 3) } else { Some(newest) }
+}
+
+/// The peak of a unit's load that rises by so much, relatively.
+fn peak(present: &Present, rises: [f32; 3]) -> Interval {
+    let now = unit::relative(present.now, present.capacity);
+    let [low, mid, high] =
+        rises.map(|rise| unit::absolute(f64::from(now + rise), present.capacity).max(0.0));
+    Interval { low, mid, high }
 }
 
 /// A forecast without a range.
