@@ -51,8 +51,12 @@ fn options() -> Result<Option<Options>> {
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || -> Result<u64> {
-            let value = arguments.next().with_context(|| format!("{argument} needs a number"))?;
-            value.parse().with_context(|| format!("{value} is no number"))
+            let value = arguments
+                .next()
+                .with_context(|| format!("{argument} needs a number"))?;
+            value
+                .parse()
+                .with_context(|| format!("{value} is no number"))
         };
         match argument.as_str() {
             "--dry-run" => (options.dry_run, options.second) = (true, false),

@@ -37,7 +37,9 @@ impl Embedded {
         let settings = if dry_run {
             settings.set("shared_preload_libraries", "")
         } else {
-            (extension.iter()).fold(settings, |settings, (name, value)| settings.set(name, value))
+            (extension.iter()).fold(settings, |settings, (name, value)| {
+                settings.set(name, value)
+            })
         };
         let server = Server::create(settings).context("the server does not start")?;
         let config = server.conninfo("postgres").parse()?;
@@ -60,7 +62,7 @@ impl Embedded {
         self.server.log_end(40)
     }
 
-    pub fn log_all(&self) -> String {
+    pub fn log(&self) -> String {
         self.server.log()
     }
 

@@ -76,7 +76,11 @@ fn heading(svg: &mut Svg, outcome: &Outcome) {
         table.weeks,
         thousands(outcome.book.inserts + outcome.book.updates),
         outcome.book.failed.len(),
-        outcome.checks.iter().map(|check| check.differences.len()).sum::<usize>(),
+        outcome
+            .checks
+            .iter()
+            .map(|check| check.differences.len())
+            .sum::<usize>(),
     );
     svg.text((LEFT, 74.0), style(15.5, GREY), &subtitle);
     let made_up = format!(
@@ -133,6 +137,14 @@ fn marks(outcome: &Outcome) -> Vec<Mark> {
         colour: MADE_UP,
         text: format!("a second airline to {HOT} (made up)"),
     }];
+    if let Some(trusted_us) = outcome.seen.trusted_us {
+        marks.push(Mark {
+            at_us: since_begin(outcome, trusted_us),
+            colour: ANNOUNCED,
+            text: "full for the first time the day before; from here on the autopilot may act"
+                .to_owned(),
+        });
+    }
     if let Some(swap) = &outcome.seen.swap {
         marks.push(Mark {
             at_us: since_begin(outcome, swap.at_us),
@@ -210,10 +222,14 @@ fn legend(svg: &mut Svg, y: f64) {
         colour: GREY,
         anchor: Anchor::Start,
     };
+    let forecast = format!(
+        "forecast when it was made: the highest hour of the next {}, with its band",
+        super::HORIZON_HOURS
+    );
     let mut x = LEFT;
     for (colour, dash, width, text) in [
         (LOAD, "", 2.2, "load, as the clients counted it"),
-        (FORECAST, "", 1.6, "forecast when it was made: the highest hour of the next 12, with its band"),
+        (FORECAST, "", 1.6, forecast.as_str()),
         (CAPACITY, "", 1.8, "capacity"),
         (WITHOUT, "5 4", 1.8, "load if nothing had moved"),
     ] {
@@ -255,7 +271,11 @@ fn small_panels(svg: &mut Svg, outcome: &Outcome, to_us: f64, hot: usize) {
         .filter(|region| *region != hot)
         .filter_map(|region| {
             let loads = outcome.figures.loads.get(region)?;
-            Some((ALL[region].name.to_owned(), loads.as_slice(), ALL[region].partition))
+            Some((
+                ALL[region].name.to_owned(),
+                loads.as_slice(),
+                ALL[region].partition,
+            ))
         })
         .collect();
     if outcome.seen.swap.is_some() {
@@ -266,7 +286,7 @@ fn small_panels(svg: &mut Svg, outcome: &Outcome, to_us: f64, hot: usize) {
         let (column, row) = (number % COLUMNS, number / COLUMNS);
         let area = Area {
             x: LEFT + column as f64 * (width + gap),
-            y: 872.0 + row as f64 * 178.0,
+            y: 866.0 + row as f64 * 182.0,
             width,
             height: 140.0,
         };
@@ -284,7 +304,7 @@ fn small_panels(svg: &mut Svg, outcome: &Outcome, to_us: f64, hot: usize) {
             begin_us: outcome.begin_us,
             capacity: Some(outcome.table.capacity),
             marks: &[],
-            label_days: 0,
+            label_days: 7,
         }
         .draw(svg);
     }

@@ -32,7 +32,11 @@ pub fn prepare(client: &mut Client, flights: &[Flight], table: &Timetable) -> Re
              sched_arr_time, distance, arr_time, arr_delay, air_time) FROM STDIN (FORMAT csv)",
     )?;
     let mut line = String::new();
-    for event in table.events.iter().filter(|event| event.kind == Kind::Departs) {
+    for event in table
+        .events
+        .iter()
+        .filter(|event| event.kind == Kind::Departs)
+    {
         let Some(flight) = flights.get(event.flight as usize) else {
             continue;
         };

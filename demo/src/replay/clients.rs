@@ -22,7 +22,9 @@ pub const CLIENTS: usize = 4;
 pub const BIN_US: u64 = 100_000;
 /// Between two looks at what is due.
 const BEAT: Duration = Duration::from_millis(20);
-const ROWS_MAX: usize = 200;
+const ROWS_MAX: usize = 400;
+/// Held up for less than this it does all at once: that is the same hour of the replay.
+const SHORT: Duration = Duration::from_millis(200);
 /// Faster than the clock by this factor while behind.
 const CATCH_UP: f64 = 1.1;
 const FAILURES_MAX: usize = 1_000;
@@ -211,8 +213,16 @@ impl One {
         })
     }
 
-    fn play(&mut self, clock: Clock, begin_us: u64, stop: &AtomicBool, meter: &Meter) -> Result<()> {
-        std::thread::sleep(Duration::from_micros(begin_us.saturating_sub(clock.now_us())));
+    fn play(
+        &mut self,
+        clock: Clock,
+        begin_us: u64,
+        stop: &AtomicBool,
+        meter: &Meter,
+    ) -> Result<()> {
+        std::thread::sleep(Duration::from_micros(
+            begin_us.saturating_sub(clock.now_us()),
+        ));
         let mut next = 0;
         // Where in the timetable it is; behind the clock if it was held up.
         let mut at_us = 0.0_f64;
@@ -221,7 +231,7 @@ impl One {
             let passed = last.elapsed();
             last = Instant::now();
             let real_us = clock.now_us().saturating_sub(begin_us) as f64;
-            at_us = real_us.min(at_us + passed.min(2 * BEAT).as_secs_f64() * 1e6 * CATCH_UP);
+            at_us = real_us.min(at_us + passed.min(SHORT).as_secs_f64() * 1e6 * CATCH_UP);
             let behind_us = (real_us - at_us) as u64;
             self.book.behind_us = self.book.behind_us.max(behind_us);
             let due = self.events[next..]
@@ -242,7 +252,9 @@ impl One {
             meter.rows.fetch_add(due as u64, Ordering::Relaxed);
             meter.largest_us.fetch_max(took_us, Ordering::Relaxed);
             match done {
-                Ok(()) => self.book.count(clock.now_us().saturating_sub(begin_us), &events),
+                Ok(()) => self
+                    .book
+                    .count(clock.now_us().saturating_sub(begin_us), &events),
                 Err(error) => {
                     if self.book.failed.len() >= FAILURES_MAX || self.client.is_closed() {
                         return Err(error).context("a client gave up");
@@ -264,7 +276,9 @@ impl One {
                 .collect()
         };
         let (departing, landing) = (of(Kind::Departs), of(Kind::Lands));
-        let ids = |of: &[(&Event, &Flight)]| -> Vec<i64> { of.iter().map(|(event, _)| event.id(flights)).collect() };
+        let ids = |of: &[(&Event, &Flight)]| -> Vec<i64> {
+            of.iter().map(|(event, _)| event.id(flights)).collect()
+        };
         let mut transaction = self.client.transaction()?;
         if !departing.is_empty() {
             let inserted = transaction.execute(
@@ -298,13 +312,21 @@ impl One {
             )?;
             self.book.updates += updated;
             if updated != landing.len() as u64 {
-                (self.book.wrong).push(format!("{} flights landed, UPDATE changed {updated}", landing.len()));
+                (self.book.wrong).push(format!(
+                    "{} flights landed, UPDATE changed {updated}",
+                    landing.len()
+                ));
             }
         }
         transaction.commit()
     }
 }
 
-fn column<'a, T>(rows: &[(&'a Event, &'a Flight)], of: impl Fn(&'a Event, &'a Flight) -> T) -> Vec<T> {
-    rows.iter().map(|(event, flight)| of(event, flight)).collect()
+fn column<'a, T>(
+    rows: &[(&'a Event, &'a Flight)],
+    of: impl Fn(&'a Event, &'a Flight) -> T,
+) -> Vec<T> {
+    rows.iter()
+        .map(|(event, flight)| of(event, flight))
+        .collect()
 }

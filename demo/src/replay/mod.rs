@@ -28,8 +28,8 @@ pub use chart::draw;
 pub use report::print;
 
 pub const WEEKS: u64 = 4;
-/// In minutes of the replay's day: half of it, so several times as long as a move takes.
-const HORIZON_MIN: u64 = 720;
+/// Hours of the replay's day that are looked ahead: half of it, so several times as long as a move takes.
+pub const HORIZON_HOURS: u64 = 12;
 
 /// A day passes in seconds; the calendar's lengths follow it.
 const SETTINGS: [(&str, &str); 7] = [
@@ -37,7 +37,7 @@ const SETTINGS: [(&str, &str); 7] = [
     ("shadowpart.predict_slot", "400ms"),
     ("shadowpart.day_length", "9600ms"),
     ("shadowpart.predict_interval", "400ms"),
-    ("shadowpart.predict_horizon", "720min"),
+    ("shadowpart.predict_horizon", "720min"), // HORIZON_HOURS
     // Clients, server and worker share the machine: it is busy, and that is no reason to wait.
     ("shadowpart.autopilot_busy", "100"),
     // As often in a day of the replay as in one of ours, about.
@@ -82,7 +82,11 @@ impl Outcome {
         if !self.book.failed.is_empty() {
             broken.push(format!("{} transactions failed", self.book.failed.len()));
         }
-        let differences: usize = self.checks.iter().map(|check| check.differences.len()).sum();
+        let differences: usize = self
+            .checks
+            .iter()
+            .map(|check| check.differences.len())
+            .sum();
         if differences > 0 {
             broken.push(format!("{differences} differences"));
         }
@@ -98,22 +102,21 @@ pub fn run(weeks: u64, interrupt: &Interrupt) -> Result<Outcome> {
     if outcome.is_err() && interrupt.check().is_ok() {
         eprintln!("\nend of the server's log:\n{}", server.log_end());
     }
-    if let Ok(folder) = std::env::var("SHADOWPART_DEMO_LOG") {
-        let _ = std::fs::write(folder, server.log_all());
+    // For whoever wants to know more of a run.
+    if let Some(path) = std::env::var_os("SHADOWPART_DEMO_LOG") {
+        let _ = std::fs::write(path, server.log());
     }
     clock.say("stopping the server");
     interrupt.check()?;
     outcome
 }
 
-fn act_out(
-    server: &Embedded,
-    weeks: u64,
-    clock: Clock,
-    interrupt: &Interrupt,
-) -> Result<Outcome> {
+fn act_out(server: &Embedded, weeks: u64, clock: Clock, interrupt: &Interrupt) -> Result<Outcome> {
     let mut client = server.connect(clock, interrupt)?;
-    clock.say(&format!("{} is up; reading the flights of 2013", server.version()));
+    clock.say(&format!(
+        "{} is up; reading the flights of 2013",
+        server.version()
+    ));
     let flights = Arc::new(Data::read()?.flights);
     let table = Timetable::new(&flights, weeks)?;
     interrupt.check()?;
@@ -133,7 +136,10 @@ fn act_out(
     }];
     clock.say("comparing the table with the timetable, row by row");
     check::prepare(&mut client, &flights, &table)?;
-    checks.push(check::differences(&mut client, "table, hidden rows still there")?);
+    checks.push(check::differences(
+        &mut client,
+        "table, hidden rows still there",
+    )?);
     if let Some(swap) = &seen.swap {
         clock.say(&format!("SELECT * FROM shadow_verify({})", swap.id));
         checks.push(check::shadow_differences(&mut client, swap.id)?);
@@ -141,7 +147,10 @@ fn act_out(
         client
             .execute("SELECT shadow_finalize($1)", &[&swap.id])
             .context("shadow_finalize failed")?;
-        checks.push(check::differences(&mut client, "table, after shadow_finalize")?);
+        checks.push(check::differences(
+            &mut client,
+            "table, after shadow_finalize",
+        )?);
     }
     let figures = series::Figures::of(&table, &book, &seen, begin_us);
     Ok(Outcome {
@@ -162,7 +171,7 @@ fn prepare(server: &Embedded, client: &mut Client, table: &Timetable, clock: Clo
     server::create_extension(client, false)?;
     let target = crate::story::TABLESPACE;
     let policy = format!(
-        "SELECT shadow_set_policy('flights', autopilot => 'migrate', write_rows_s => {})",
+        "SELECT shadow_set_policy('flights', autopilot => 'advise', write_rows_s => {})",
         table.capacity
     );
     for call in [
@@ -180,7 +189,9 @@ fn prepare(server: &Embedded, client: &mut Client, table: &Timetable, clock: Clo
         table.weeks,
         DAY_US as f64 / 1e6
     ));
-    clock.say("each is an INSERT when it leaves and an UPDATE when it lands; five partitions by region");
+    clock.say(
+        "each is an INSERT when it leaves and an UPDATE when it lands; five partitions by region",
+    );
     clock.say(&format!(
         "capacity of a partition: {} rows/s; the busiest hour of the real flights has {:.0}",
         table.capacity,

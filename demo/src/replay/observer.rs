@@ -20,19 +20,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Forecast {
     pub at_us: u64,
     pub partition: String,
-    pub load: f64,
     pub forecast: f64,
     pub low: f64,
     pub high: f64,
-    pub probability: f64,
-    pub stage: String,
 }
 
 /// What the autopilot carried out.
 pub struct Decision {
     pub at_us: u64,
     pub partition: String,
-    pub action: String,
     pub trigger: String,
     pub confidence: f64,
 }
@@ -54,6 +50,8 @@ pub struct Seen {
     /// When a shadow stood ready.
     pub ready_us: Option<u64>,
     pub swap: Option<Swap>,
+    /// When it was trusted with more than advice.
+    pub trusted_us: Option<u64>,
 }
 
 pub struct Observer<'a> {
@@ -70,6 +68,9 @@ pub struct Observer<'a> {
     /// The highest load of each partition since the last line.
     peaks: BTreeMap<String, f64>,
     day: u64,
+    /// The partition was full today.
+    full: bool,
+    trusted_us: Option<u64>,
 }
 
 impl<'a> Observer<'a> {
@@ -85,6 +86,8 @@ impl<'a> Observer<'a> {
             stage: String::new(),
             peaks: BTreeMap::new(),
             day: 0,
+            full: false,
+            trusted_us: None,
         }
     }
 
@@ -117,8 +120,25 @@ impl<'a> Observer<'a> {
             if day > self.day {
                 self.end_of_day();
                 self.day = day;
+                self.trust(client)?;
             }
         }
+        Ok(())
+    }
+
+    /// In the night after the first saturation it may do what it has only advised so far: what it has never
+    /// seen it cannot foresee, and this it has seen.
+    fn trust(&mut self, client: &mut Client) -> Result<()> {
+        if !self.full || self.trusted_us.is_some() {
+            return Ok(());
+        }
+        let call = "SELECT shadow_set_policy('flights', autopilot => 'migrate')";
+        client.batch_execute(call)?;
+        self.trusted_us = Some(self.clock.now_us());
+        self.clock.say(&format!(
+            ">>>    {} was full today for the first time, and no model could know. Now one does: {call}",
+            self.hot()
+        ));
         Ok(())
     }
 
@@ -126,7 +146,11 @@ impl<'a> Observer<'a> {
         let rows = self.meter.rows.swap(0, Ordering::Relaxed);
         let largest_us = self.meter.largest_us.swap(0, Ordering::Relaxed);
         let day = self.day;
-        let mut text = format!("day {:2} {} {rows:6} rows; busiest hour, % of capacity:", day + 1, weekday(day));
+        let mut text = format!(
+            "day {:2} {} {rows:6} rows; busiest hour, % of capacity:",
+            day + 1,
+            weekday(day)
+        );
         for (partition, peak) in std::mem::take(&mut self.peaks) {
             let name = partition.strip_prefix("flights_").unwrap_or(&partition);
             text += &format!(" {name} {:.0}", peak / self.table.capacity * 100.0);
@@ -159,13 +183,18 @@ impl<'a> Observer<'a> {
             if partition == self.hot() && stage != self.stage {
                 let text = match stage.as_str() {
                     "reactive" => "the worker watches; there is no model yet, it only reacts",
-                    "linear" => "the worker has seen a day: a linear model of all partitions predicts",
+                    "linear" => {
+                        "the worker has seen a day: a linear model of all partitions predicts"
+                    }
                     "forest" => "the worker has seen a week: trees join the linear model",
                     other => other,
                 };
                 self.clock.say(&format!("       {text}"));
                 self.stage = stage;
             }
+            // One hour may be an accident of a busy machine.
+            let calm = self.clock.now_us() < self.begin_us + self.table.hot_from_day * DAY_US;
+            self.full |= partition == self.hot() && load >= self.table.capacity && !calm;
             let peak = self.peaks.entry(partition).or_default();
             *peak = peak.max(load);
         }
@@ -190,6 +219,9 @@ impl<'a> Observer<'a> {
             let (partition, action): (Option<String>, String) = (row.get(1), row.get(2));
             let entities: String = row.get(3);
             if known.is_none() {
+                if action == "create_shadow" {
+                    self.announcement(client, partition.as_deref().unwrap_or_default())?;
+                }
                 let at = self.when(self.clock.at_epoch_us(row.get(7)));
                 self.clock.say(&format!(
                     ">>>    {at}: autopilot on {}: {action} {entities}: {}",
@@ -200,9 +232,38 @@ impl<'a> Observer<'a> {
             if let Some(outcome) = &outcome
                 && outcome != "started"
             {
-                self.clock.say(&format!("       {action} {entities}: {outcome}"));
+                self.clock
+                    .say(&format!("       {action} {entities}: {outcome}"));
             }
             self.told.insert(id, outcome);
+        }
+        Ok(())
+    }
+
+    /// What the worker foresees of a partition.
+    fn announcement(&self, client: &mut Client, partition: &str) -> Result<()> {
+        let row = client.query_opt(
+            "SELECT load::float8, forecast::float8, low::float8, high::float8, capacity::float8,
+                    probability::float8, extract(epoch FROM horizon)::float8, drivers -> 'features' -> 0 ->> 0
+               FROM shadow_predict('flights')
+              WHERE entity IS NULL AND resource = 'write_rows_s' AND partition = $1::text::regclass",
+            &[&partition],
+        )?;
+        if let Some(row) = row {
+            let number = |column: usize| row.get::<_, Option<f64>>(column).unwrap_or(0.0);
+            let driver: Option<String> = row.get(7);
+            self.clock.say(&format!(
+                ">>>    SELECT * FROM shadow_predict('flights'): {partition} writes {:.0} rows/s now, and within {:.1} s \
+                 {:.0} ({:.0} to {:.0}) of {:.0} that it bears; probability {:.2}{}",
+                number(0),
+                number(6),
+                number(1),
+                number(2),
+                number(3),
+                number(4),
+                number(5),
+                driver.map_or(String::new(), |name| format!("; most of all because of: {name}"))
+            ));
         }
         Ok(())
     }
@@ -217,7 +278,10 @@ impl<'a> Observer<'a> {
             self.events += 1;
             let took_ms: Option<f64> = row.get(1);
             let took = took_ms.map_or(String::new(), |ms| format!(", {ms:.1} ms"));
-            self.clock.say(&format!("         shadow: {}{took}", row.get::<_, String>(0)));
+            self.clock.say(&format!(
+                "         shadow: {}{took}",
+                row.get::<_, String>(0)
+            ));
         }
         Ok(())
     }
@@ -225,10 +289,12 @@ impl<'a> Observer<'a> {
     /// Everything again, for the picture.
     pub fn finish(self, client: &mut Client) -> Result<Seen> {
         let at = |epoch: f64| self.clock.at_epoch_us(epoch);
-        let mut seen = Seen::default();
+        let mut seen = Seen {
+            trusted_us: self.trusted_us,
+            ..Seen::default()
+        };
         for row in client.query(
-            "SELECT extract(epoch FROM at)::float8, partition::text, load::float8, forecast::float8, low::float8,
-                    high::float8, probability::float8, stage
+            "SELECT extract(epoch FROM at)::float8, partition::text, forecast::float8, low::float8, high::float8
                FROM shadow_predictions
               WHERE entity IS NULL AND resource = 'write_rows_s' ORDER BY at",
             &[],
@@ -237,25 +303,21 @@ impl<'a> Observer<'a> {
             seen.forecasts.push(Forecast {
                 at_us: at(row.get(0)),
                 partition: row.get(1),
-                load: number(2),
-                forecast: number(3),
-                low: number(4),
-                high: number(5),
-                probability: number(6),
-                stage: row.get(7),
+                forecast: number(2),
+                low: number(3),
+                high: number(4),
             });
         }
         for row in client.query(
-            "SELECT extract(epoch FROM at)::float8, partition::text, action, trigger, confidence::float8
+            "SELECT extract(epoch FROM at)::float8, partition::text, trigger, confidence::float8
                FROM shadow_decisions WHERE executed ORDER BY id",
             &[],
         )? {
             seen.decisions.push(Decision {
                 at_us: at(row.get(0)),
                 partition: row.get::<_, Option<String>>(1).unwrap_or_default(),
-                action: row.get(2),
-                trigger: row.get::<_, Option<String>>(3).unwrap_or_default(),
-                confidence: row.get::<_, Option<f64>>(4).unwrap_or(0.0),
+                trigger: row.get::<_, Option<String>>(2).unwrap_or_default(),
+                confidence: row.get::<_, Option<f64>>(3).unwrap_or(0.0),
             });
         }
         let swap = client.query_opt(

@@ -36,9 +36,9 @@ impl Scale {
         (self.from_us..=self.to_us).contains(&at_us)
     }
 
-    /// A curve of slots, each in its middle.
-    pub fn curve(&self, loads: &[f64]) -> Vec<(f64, f64)> {
-        (loads.iter().enumerate())
+    /// A curve of slots from one of them on, each in its middle.
+    fn curve(&self, loads: &[f64], from: usize) -> Vec<(f64, f64)> {
+        (loads.iter().enumerate().skip(from))
             .map(|(slot, load)| ((slot as f64 + 0.5) * SLOT_US as f64, *load))
             .filter(|(at_us, _)| self.shows(*at_us))
             .map(|(at_us, load)| (self.x(at_us), self.y(load)))
@@ -64,7 +64,7 @@ pub struct Panel<'a> {
     /// None: nothing is said of it.
     pub capacity: Option<f64>,
     pub marks: &'a [Mark],
-    /// Days between two labels; 0: none.
+    /// Days between two labels.
     pub label_days: u64,
 }
 
@@ -75,10 +75,16 @@ impl Panel<'_> {
         self.forecast(svg);
         if let Some(capacity) = self.capacity {
             let y = self.scale.y(capacity);
-            svg.line((self.scale.area.x, y), (self.scale.area.right(), y), CAPACITY, 1.6, "");
+            svg.line(
+                (self.scale.area.x, y),
+                (self.scale.area.right(), y),
+                CAPACITY,
+                1.6,
+                "",
+            );
         }
         self.without(svg);
-        let points = self.scale.curve(self.loads);
+        let points = self.scale.curve(self.loads, 0);
         svg.path(&points, LOAD, 1.8);
         self.marks(svg);
         let at = (self.scale.area.x + 8.0, self.scale.area.y + 19.0);
@@ -87,22 +93,38 @@ impl Panel<'_> {
 
     /// Saturdays are shaded: fewer fly.
     fn days(&self, svg: &mut Svg) {
-        let Scale { area, from_us, to_us, .. } = self.scale;
+        let Scale {
+            area,
+            from_us,
+            to_us,
+            ..
+        } = self.scale;
         let day_us = DAY_US as f64;
-        let (first, last) = ((from_us / day_us).floor() as u64, (to_us / day_us).ceil() as u64);
+        let (first, last) = (
+            (from_us / day_us).floor() as u64,
+            (to_us / day_us).ceil() as u64,
+        );
         for day in first..last {
             let begin_us = day as f64 * day_us;
             let (x, end) = (self.scale.x(begin_us), self.scale.x(begin_us + day_us));
             if weekday(day) == "Sat" {
-                let shade = Area { x, width: end - x, ..area };
+                let shade = Area {
+                    x,
+                    width: end - x,
+                    ..area
+                };
                 svg.rect(shade, SATURDAY, 1.0);
             }
             if self.scale.shows(begin_us) {
                 svg.line((x, area.y), (x, area.bottom()), GRID, 0.8, "");
             }
-            if self.label_days > 0 && day % self.label_days == 0 && end - x > 24.0 {
+            if day.is_multiple_of(self.label_days) {
                 let text = format!("{} {}", weekday(day), day + 1);
-                let style = Text { size: 12.5, colour: GREY, anchor: Anchor::Middle };
+                let style = Text {
+                    size: 12.5,
+                    colour: GREY,
+                    anchor: Anchor::Middle,
+                };
                 svg.text(((x + end) / 2.0, area.bottom() + 16.0), style, &text);
             }
         }
@@ -117,8 +139,18 @@ impl Panel<'_> {
         let mut load = 0.0;
         while load <= most {
             let y = self.scale.y(load);
-            svg.line((area.x, y), (area.right(), y), GRID, if load == 0.0 { 1.4 } else { 0.7 }, "");
-            let style = Text { size: 12.0, colour: GREY, anchor: Anchor::End };
+            svg.line(
+                (area.x, y),
+                (area.right(), y),
+                GRID,
+                if load == 0.0 { 1.4 } else { 0.7 },
+                "",
+            );
+            let style = Text {
+                size: 12.0,
+                colour: GREY,
+                anchor: Anchor::End,
+            };
             svg.text((area.x - 7.0, y + 4.0), style, &format!("{load:.0}"));
             load += step;
         }
@@ -130,7 +162,9 @@ impl Panel<'_> {
             .filter(|one| one.at_us >= self.begin_us && self.scale.shows(at(one)))
             .collect();
         let line = |of: fn(&Forecast) -> f64| -> Vec<(f64, f64)> {
-            (shown.iter()).map(|one| (self.scale.x(at(one)), self.scale.y(of(one)))).collect()
+            (shown.iter())
+                .map(|one| (self.scale.x(at(one)), self.scale.y(of(one))))
+                .collect()
         };
         let mut band = line(|one| one.high);
         band.extend(line(|one| one.low).into_iter().rev());
@@ -141,20 +175,15 @@ impl Panel<'_> {
     fn without(&self, svg: &mut Svg) {
         let from = (self.without.iter().zip(self.loads)).position(|(without, load)| without > load);
         let Some(from) = from else { return };
-        let mut kept = self.without.to_vec();
-        let slot_us = SLOT_US as f64;
-        kept.truncate(kept.len());
-        let points: Vec<(f64, f64)> = (kept.iter().enumerate().skip(from.saturating_sub(1)))
-            .map(|(slot, load)| ((slot as f64 + 0.5) * slot_us, *load))
-            .filter(|(at_us, _)| self.scale.shows(*at_us))
-            .map(|(at_us, load)| (self.scale.x(at_us), self.scale.y(load)))
-            .collect();
+        let points = self.scale.curve(self.without, from.saturating_sub(1));
         svg.dashed_path(&points, WITHOUT, 1.7, "5 4");
     }
 
     fn marks(&self, svg: &mut Svg) {
         let Scale { area, .. } = self.scale;
-        let shown: Vec<&Mark> = (self.marks.iter()).filter(|mark| self.scale.shows(mark.at_us)).collect();
+        let shown: Vec<&Mark> = (self.marks.iter())
+            .filter(|mark| self.scale.shows(mark.at_us))
+            .collect();
         for (row, mark) in shown.iter().enumerate() {
             let x = self.scale.x(mark.at_us);
             svg.line((x, area.y), (x, area.bottom()), mark.colour, 1.8, "");
@@ -177,5 +206,13 @@ pub fn label(svg: &mut Svg, at: (f64, f64), size: f64, colour: &str, text: &str)
         height: size * 1.35,
     };
     svg.rect(ground, "#ffffff", 0.85);
-    svg.text(at, Text { size, colour, anchor: Anchor::Start }, text);
+    svg.text(
+        at,
+        Text {
+            size,
+            colour,
+            anchor: Anchor::Start,
+        },
+        text,
+    );
 }

@@ -23,7 +23,8 @@ pub fn print(outcome: &Outcome) {
         table.made_up_flights
     );
     println!(
-        "acknowledged by {CLIENTS} clients: {} inserted, {} updated in {} transactions; failed: {}; {:.2} s behind at most",
+        "acknowledged by {} clients: {} inserted, {} updated in {} transactions; failed: {}; {:.2} s behind at most",
+        CLIENTS,
         book.inserts,
         book.updates,
         book.samples.len(),
@@ -34,14 +35,27 @@ pub fn print(outcome: &Outcome) {
     let span = |from: Option<u64>, to: Option<u64>| match (from, to) {
         (Some(from), Some(to)) => {
             let seconds = (to as f64 - from as f64) / 1e6;
-            format!("{seconds:.2} s, {:.1} h of the replay", seconds * 24e6 / DAY_US as f64)
+            format!(
+                "{seconds:.2} s, {:.1} h of the replay",
+                seconds * 24e6 / DAY_US as f64
+            )
         }
         _ => "-".to_owned(),
     };
     let swapped_us = seen.swap.as_ref().map(|swap| swap.at_us);
-    println!("announced before {} would have been full: {}", region.partition, span(figures.announced_us, figures.would_cross_us));
-    println!("from the announcement to the shadow ready:  {}", span(figures.announced_us, seen.ready_us));
-    println!("from the announcement to the swap:          {}", span(figures.announced_us, swapped_us));
+    println!(
+        "announced before {} would have been full again: {}",
+        region.partition,
+        span(figures.announced_us, figures.would_cross_us)
+    );
+    println!(
+        "from the announcement to the shadow ready:  {}",
+        span(figures.announced_us, seen.ready_us)
+    );
+    println!(
+        "from the announcement to the swap:          {}",
+        span(figures.announced_us, swapped_us)
+    );
     if let Some(swap) = &seen.swap {
         let near = (book.samples.iter())
             .filter(|sample| sample.start_us.abs_diff(swap.at_us) < 500_000)
@@ -56,11 +70,22 @@ pub fn print(outcome: &Outcome) {
             near.unwrap_or(0) as f64 / 1e3
         );
     }
+    if let (Some(crossed_us), Some(swapped_us)) = (figures.crossed_us, swapped_us) {
+        let when = if crossed_us < swapped_us {
+            "before"
+        } else {
+            "after"
+        };
+        println!("NOTE: the load reached the capacity {when} the swap all the same");
+    }
     let over = |loads: &[f64]| loads.iter().filter(|load| **load >= table.capacity).count();
     println!(
         "hours over capacity in {}: {}; without the move it would have been {}",
         region.partition,
-        figures.loads.get(table.hot_region).map_or(0, |loads| over(loads)),
+        figures
+            .loads
+            .get(table.hot_region)
+            .map_or(0, |loads| over(loads)),
         over(&figures.without)
     );
     for check in &outcome.checks {

@@ -16,7 +16,7 @@ pub struct Figures {
     /// What the moved airport brought to the target, from the swap on.
     pub moved: Vec<f64>,
     pub announced_us: Option<u64>,
-    /// When the load would have reached the capacity.
+    /// When the load would have reached the capacity, once there was experience.
     pub would_cross_us: Option<u64>,
     /// When it did.
     pub crossed_us: Option<u64>,
@@ -48,9 +48,11 @@ impl Figures {
         let without = curve(&|_, bin| bin[hot]);
         let moved = curve(&|number, bin| if gone(number) { bin[HOT_BIN] } else { 0 });
         let reaches = |loads: &[f64]| {
-            (loads.iter())
-                .position(|load| *load >= table.capacity)
-                .map(|slot| slot_end_us(begin_us, slot))
+            let trusted_us = seen.trusted_us?;
+            (loads.iter().enumerate())
+                .filter(|(_, load)| **load >= table.capacity)
+                .map(|(slot, _)| slot_end_us(begin_us, slot))
+                .find(|at_us| *at_us > trusted_us)
         };
         let announced = (seen.decisions.iter())
             .find(|one| one.partition == ALL[hot].partition && one.trigger == "model");

@@ -20,8 +20,8 @@ const WEEKS_OF_YEAR: u64 = 52;
 pub const HOT: &str = "LAX";
 pub const HOT_CARRIER: &str = "2ND";
 /// In flights of the real ones.
-const GROWTH_PER_DAY: f64 = 0.5;
-const GROWTH_MAX: f64 = 2.5;
+const GROWTH_PER_DAY: f64 = 0.6;
+const GROWTH_MAX: f64 = 2.4;
 /// When it begins, of the time that the replay has: the worker must have seen a week and a half of calm.
 const HOT_FROM: f64 = 15.0 / 28.0;
 /// The second airline leaves this much later than the first.
@@ -49,12 +49,18 @@ pub struct Event {
 
 impl Event {
     pub fn id(&self, flights: &[Flight]) -> i64 {
-        let id = flights.get(self.flight as usize).map_or(0, |flight| flight.id);
+        let id = flights
+            .get(self.flight as usize)
+            .map_or(0, |flight| flight.id);
         id + i64::from(self.copy) * HOT_IDS
     }
 
     pub fn carrier<'a>(&self, flight: &'a Flight) -> &'a str {
-        if self.copy == 0 { &flight.carrier } else { HOT_CARRIER }
+        if self.copy == 0 {
+            &flight.carrier
+        } else {
+            HOT_CARRIER
+        }
     }
 }
 
@@ -114,7 +120,9 @@ impl Timetable {
         let copies = (more + drawn as f64 / 1_000.0) as u8;
         for copy in 0..=copies {
             let minute = departs + f64::from(copy) * HOT_LATER_MIN;
-            let at = |minute: f64| (day * DAY_US).saturating_add_signed((minute * DAY_US as f64 / 1440.0) as i64);
+            let at = |minute: f64| {
+                (day * DAY_US).saturating_add_signed((minute * DAY_US as f64 / 1440.0) as i64)
+            };
             let event = |at_us: u64, kind: Kind| Event {
                 at_us,
                 flight: number,
@@ -125,7 +133,8 @@ impl Timetable {
             };
             self.events.push(event(at(minute), Kind::Departs));
             if let Some(air_time) = flight.air_time {
-                self.events.push(event(at(minute + f64::from(air_time)), Kind::Lands));
+                self.events
+                    .push(event(at(minute + f64::from(air_time)), Kind::Lands));
             }
             if copy == 0 {
                 self.real_flights += 1;
@@ -142,7 +151,7 @@ impl Timetable {
         (days * GROWTH_PER_DAY).min(GROWTH_MAX)
     }
 
-    /// A fifth above all that the real flights ever ask for: without the second airline it would do.
+    /// Just above all that the real flights ever ask for: without the second airline it would do.
     fn set_capacity(&mut self) {
         let last = self.events.last().map_or(0, |event| event.at_us);
         let mut rows = vec![[0u32; REGIONS]; (last / SLOT_US) as usize + 1];
@@ -159,14 +168,17 @@ impl Timetable {
             *peak = f64::from(most.copied().unwrap_or(0)) * 1e6 / SLOT_US as f64;
         }
         let highest = self.usual_peaks.iter().copied().fold(0.0, f64::max);
-        self.capacity = (highest * 1.2 / 50.0).ceil() * 50.0;
+        self.capacity = (highest / 50.0).ceil() * 50.0;
     }
 }
 
 /// From 0 on, in 2013.
 fn day_of_year(month: i16, day: i16) -> u64 {
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
-    let before = BEFORE.get((month - 1).max(0) as usize).copied().unwrap_or(0);
+    let before = BEFORE
+        .get((month - 1).max(0) as usize)
+        .copied()
+        .unwrap_or(0);
     before + (day - 1).max(0) as u64
 }
 
