@@ -62,8 +62,8 @@ fn heading(svg: &mut Svg, outcome: &Outcome) {
     };
     let title = match &outcome.seen.swap {
         Some(swap) => format!(
-            "{HOT} grows; the worker foresees that its partition will be full, and moves {} away by itself",
-            swap.entities.join(", ")
+            "{HOT} grows; the worker foresees that its partition will be full, and moves {} by itself",
+            moved(&swap.entities)
         ),
         None => format!("{HOT} grows; nothing was moved"),
     };
@@ -149,7 +149,7 @@ fn marks(outcome: &Outcome) -> Vec<Mark> {
         marks.push(Mark {
             at_us: since_begin(outcome, swap.at_us),
             colour: SWAP,
-            text: format!("{} moved", swap.entities.join(", ")),
+            text: format!("{} moved", moved(&swap.entities)),
         });
     }
     marks
@@ -259,6 +259,15 @@ fn legend(svg: &mut Svg, y: f64) {
     svg.text((x + 20.0, y), style, "Saturday");
 }
 
+/// Who was moved, in few words: the hot airport first.
+fn moved(entities: &[String]) -> String {
+    match (entities, entities.iter().any(|entity| entity == HOT)) {
+        ([one], _) => one.clone(),
+        (all, true) => format!("{HOT} and {} more airports", all.len() - 1),
+        (all, false) => format!("{} airports", all.len()),
+    }
+}
+
 /// The other partitions, and where the hot airport went.
 fn small_panels(svg: &mut Svg, outcome: &Outcome, to_us: f64, hot: usize) {
     const COLUMNS: usize = 3;
@@ -279,7 +288,12 @@ fn small_panels(svg: &mut Svg, outcome: &Outcome, to_us: f64, hot: usize) {
         })
         .collect();
     if outcome.seen.swap.is_some() {
-        let name = format!("{HOT}, on tablespace {}", crate::story::TABLESPACE);
+        let what = outcome
+            .seen
+            .swap
+            .as_ref()
+            .map_or(String::new(), |swap| moved(&swap.entities));
+        let name = format!("{what}, on tablespace {}", crate::story::TABLESPACE);
         cells.push((name, &outcome.figures.moved, moved_to.unwrap_or_default()));
     }
     for (number, (name, loads, partition)) in cells.into_iter().enumerate() {

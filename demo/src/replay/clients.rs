@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use postgres::{Client, Config, NoTls, Statement};
 
-use super::regions::REGIONS;
 use super::timetable::{Event, Kind};
 use crate::clock::Clock;
 use crate::data::Flight;
@@ -29,9 +28,10 @@ const SHORT: Duration = Duration::from_millis(200);
 const CATCH_UP: f64 = 1.1;
 const FAILURES_MAX: usize = 1_000;
 
-/// Rows written in a stretch: by region, and of them those of the hot airport.
-pub type Bin = [u32; REGIONS + 1];
-pub const HOT_BIN: usize = REGIONS;
+/// Rows written in a stretch, by airport in the order of the regions.
+pub type Bin = [u16; AIRPORTS];
+/// At least as many as there are.
+pub const AIRPORTS: usize = 112;
 
 #[derive(Clone, Copy)]
 pub struct Sample {
@@ -56,14 +56,15 @@ impl Book {
     fn count(&mut self, at_us: u64, events: &[Event]) {
         let number = (at_us / BIN_US) as usize;
         if self.bins.len() <= number {
-            self.bins.resize(number + 1, Bin::default());
+            self.bins.resize(number + 1, [0; AIRPORTS]);
         }
         let Some(bin) = self.bins.get_mut(number) else {
             return;
         };
         for event in events {
-            bin[event.region as usize] += 1;
-            bin[HOT_BIN] += u32::from(event.is_hot);
+            if let Some(count) = bin.get_mut(event.airport as usize) {
+                *count += 1;
+            }
         }
     }
 }
@@ -73,7 +74,7 @@ pub fn sum(books: Vec<Book>) -> Book {
     let mut all = Book::default();
     for book in books {
         if all.bins.len() < book.bins.len() {
-            all.bins.resize(book.bins.len(), Bin::default());
+            all.bins.resize(book.bins.len(), [0; AIRPORTS]);
         }
         for (sum, bin) in all.bins.iter_mut().zip(&book.bins) {
             for (sum, count) in sum.iter_mut().zip(bin) {

@@ -171,7 +171,7 @@ fn prepare(server: &Embedded, client: &mut Client, table: &Timetable, clock: Clo
     server::create_extension(client, false)?;
     let target = crate::story::TABLESPACE;
     let policy = format!(
-        "SELECT shadow_set_policy('flights', autopilot => 'advise', write_rows_s => {}, shadow_threshold => 0.25, threshold => 0.4)",
+        "SELECT shadow_set_policy('flights', autopilot => 'advise', write_rows_s => {}, shadow_threshold => 0.25, threshold => 0.4, cooldown => '5 min')",
         table.capacity
     );
     for call in [

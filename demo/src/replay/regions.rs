@@ -84,3 +84,8 @@ pub fn of(airport: &str) -> Option<usize> {
     ALL.iter()
         .position(|region| region.airports().any(|code| code == airport))
 }
+
+/// Airports, in the order of the regions.
+pub fn airports() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(Region::airports)
+}

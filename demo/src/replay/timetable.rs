@@ -43,7 +43,8 @@ pub struct Event {
     /// 0: as the file has it; else made up.
     pub copy: u8,
     pub region: u8,
-    pub is_hot: bool,
+    /// In the order of the regions.
+    pub airport: u8,
     pub kind: Kind,
 }
 
@@ -108,6 +109,9 @@ impl Timetable {
     fn add(&mut self, number: u32, flight: &Flight) -> Result<()> {
         let region = regions::of(&flight.dest)
             .with_context(|| format!("{} is in no region", flight.dest))?;
+        let airport = regions::airports()
+            .position(|code| code == flight.dest)
+            .unwrap_or(0);
         let of_year = day_of_year(flight.month, flight.day);
         let week = (of_year / 7).min(WEEKS_OF_YEAR - 1) * self.weeks / WEEKS_OF_YEAR;
         let day = week * 7 + of_year % 7;
@@ -128,7 +132,7 @@ impl Timetable {
                 flight: number,
                 copy,
                 region: region as u8,
-                is_hot,
+                airport: airport as u8,
                 kind,
             };
             self.events.push(event(at(minute), Kind::Departs));
