@@ -152,7 +152,10 @@ impl<'a> Observer<'a> {
             weekday(day)
         );
         for (partition, peak) in std::mem::take(&mut self.peaks) {
-            let name = partition.strip_prefix("flights_").unwrap_or(&partition);
+            // A shadow that is gone has a number only.
+            let Some(name) = partition.strip_prefix("flights_") else {
+                continue;
+            };
             text += &format!(" {name} {:.0}", peak / self.table.capacity * 100.0);
         }
         text += &format!("; slowest transaction {:.0} ms", largest_us as f64 / 1e3);

@@ -187,7 +187,8 @@ impl Panel<'_> {
         for (row, mark) in shown.iter().enumerate() {
             let x = self.scale.x(mark.at_us);
             svg.line((x, area.y), (x, area.bottom()), mark.colour, 1.8, "");
-            let y = area.y + 19.0 + row as f64 * 20.0;
+            // Below the panel's name.
+            let y = area.y + 40.0 + row as f64 * 20.0;
             let width = text_width(&mark.text, 13.5);
             // To the left where it would leave the panel.
             let left = x + 8.0 + width > area.right();
