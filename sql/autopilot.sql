@@ -2,7 +2,8 @@
 -- database alone; policies and targets are written by the functions that set them.
 CREATE TABLE shadowpart.policy (
     subject regclass PRIMARY KEY,
-    relation regclass NOT NULL,
+    -- What is managed no more has no settings: an OID may come again.
+    relation regclass NOT NULL REFERENCES shadowpart.managed ON DELETE CASCADE,
     settings jsonb NOT NULL
 );
 COMMENT ON TABLE shadowpart.policy IS
@@ -151,14 +152,20 @@ COMMENT ON FUNCTION shadow_set_policy IS
     'shadow_threshold: from which on their shadow is made; ticks: on how many of the last predictions, '
     'such as ''2 of 3''; reactive: fraction of the capacity that is acted upon whatever is predicted; '
     'relief: fraction that a move brings the predicted peak down to; release: fraction below which a '
-    'partition is calm. decommission_after: for how long it has to be before its shadow goes. quiet_hours: ''22:00-06:00'' in the time zone of the database, in '
-    'which nothing is moved.';
+    'partition is calm. decommission_after: for how long it has to be before its shadow goes. quiet_hours: '
+    '''22:00-06:00'' in the time zone of the database, in which nothing is moved.';
 
 CREATE FUNCTION shadow_reset_policy(relation regclass, settings text [] DEFAULT NULL) RETURNS void
     LANGUAGE sql VOLATILE
     AS $$
         SELECT shadowpart.set_policy(relation, (
-            SELECT coalesce(jsonb_object_agg(s.name, NULL::text), '{"*": null}')
+            SELECT coalesce(
+                jsonb_object_agg(
+                    s.name || CASE
+                        WHEN s.name IN ('cooldown', 'entity_cooldown', 'decommission_after') THEN '_ms'
+                        ELSE ''
+                    END, NULL::text),
+                '{"*": null}')
             FROM unnest(settings) s (name)))
     $$;
 COMMENT ON FUNCTION shadow_reset_policy(regclass, text[]) IS
@@ -201,8 +208,11 @@ CREATE VIEW shadow_policies WITH (security_barrier) AS
 SELECT
     m.relation,
     nullif(s.subject, m.relation::oid)::regclass AS partition,
-    e.key AS setting,
-    e.value #>> '{}' AS value,
+    CASE WHEN k.duration THEN left(e.key, -3) ELSE e.key END AS setting,
+    CASE
+        WHEN k.duration THEN make_interval(secs => (e.value #>> '{}')::double precision / 1000)::text
+        ELSE e.value #>> '{}'
+    END AS value,
     CASE
         WHEN p.settings ? e.key AND s.subject <> m.relation THEN 'partition'
         WHEN r.settings ? e.key THEN 'table'
@@ -219,11 +229,21 @@ CROSS JOIN LATERAL (
 LEFT JOIN shadowpart.policy p ON p.subject = s.subject
 LEFT JOIN shadowpart.policy r ON r.subject = m.relation
 CROSS JOIN LATERAL jsonb_each(shadowpart.effective_policy(s.subject, m.relation)) e
+CROSS JOIN LATERAL (
+    SELECT e.key IN ('cooldown_ms', 'entity_cooldown_ms', 'decommission_after_ms') AS duration
+) k
 WHERE
     pg_has_role('pg_monitor', 'MEMBER')
-    OR coalesce(has_table_privilege(m.relation, 'SELECT'), false);
+    OR coalesce(has_table_privilege(m.relation, 'SELECT'), false)
+ORDER BY 1, 2 NULLS FIRST, 3;
 COMMENT ON VIEW shadow_policies IS
     'The settings that hold for each managed table, and for partitions that have some of their own.';
+
+-- max(at) of a view with a security barrier would look at every row, of two weeks.
+CREATE FUNCTION shadowpart.newest_prediction() RETURNS timestamptz
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT max(p.at) FROM shadowpart.prediction p $$;
+COMMENT ON FUNCTION shadowpart.newest_prediction() IS 'When the newest forecasts of the database were made.';
 
 CREATE FUNCTION shadow_predict(relation regclass DEFAULT NULL)
     RETURNS TABLE (
@@ -248,17 +268,17 @@ CREATE FUNCTION shadow_predict(relation regclass DEFAULT NULL)
             p.relation::regclass, p.partition::regclass, p.entity, p.resource, p.load,
             p.forecast, p.low, p.high, p.capacity, p.probability, p.horizon, p.stage, p.at, p.drivers
         FROM @extschema@.shadow_predictions p
-        WHERE p.at = (
-                SELECT max(q.at) FROM @extschema@.shadow_predictions q WHERE q.relation = p.relation)
-            AND (shadow_predict.relation IS NULL OR p.relation = shadow_predict.relation)
+        WHERE p.at = shadowpart.newest_prediction()
+            AND (shadow_predict.relation IS NULL OR shadow_predict.relation IN (p.relation, p.partition))
         ORDER BY p.relation::text, p.probability DESC NULLS LAST, p.partition::text, p.entity IS NOT NULL,
             p.resource, p.forecast DESC NULLS LAST, p.entity, p.horizon
     $$;
 COMMENT ON FUNCTION shadow_predict(regclass) IS
-    'The newest forecasts: for each partition and resource the load now, its highest mean over 15 minutes '
-    'within the horizon with an interval that holds it in 8 of 10 cases, the probability that it reaches '
-    'capacity, and what speaks for it (drivers); for the most active entities their load after 5, 15 and '
-    '60 minutes. Read from what the worker stored last (at).';
+    'The newest forecasts, of all managed tables, of one or of a partition: for each partition and '
+    'resource the load now, its highest mean over 15 minutes within the horizon with an interval that '
+    'holds it in 8 of 10 cases, the probability that it reaches capacity, and what speaks for it '
+    '(drivers); for the most active entities their load after 5, 15 and 60 minutes. Read from what the '
+    'worker stored last (at).';
 
 CREATE VIEW shadow_predictions WITH (security_barrier) AS
 SELECT
@@ -380,7 +400,8 @@ SELECT
     d.last_seen,
     d.times,
     d.details || jsonb_strip_nulls(jsonb_build_object(
-        'bytes', d.bytes, 'duration_ms', d.duration_ms, 'stall_ms', d.stall_ms)) AS details
+        'bytes', nullif(d.bytes, 0), 'duration_ms', nullif(d.duration_ms, 0),
+        'stall_ms', nullif(d.stall_ms, 0))) AS details
 FROM shadowpart.decision d
 WHERE
     pg_has_role('pg_monitor', 'MEMBER')
@@ -434,8 +455,9 @@ CREATE FUNCTION shadow_plan(relation regclass DEFAULT NULL)
     AS $$
         SELECT
             p.relation::regclass, p.partition::regclass, p.action, p.entities, p.target::name,
-            round(p.confidence::numeric, 3), p.reason, p.message, p.would_execute, pg_size_pretty(p.bytes),
-            make_interval(secs => p.duration_ms / 1000.0), round(p.stall_ms::numeric, 1),
+            round(p.confidence::numeric, 3), p.reason, p.message, p.would_execute,
+            pg_size_pretty(nullif(p.bytes, 0)), make_interval(secs => nullif(p.duration_ms, 0) / 1000.0),
+            round(nullif(p.stall_ms, 0)::numeric, 1),
             CASE p.action
                 WHEN 'create_shadow' THEN 'SHARE ROW EXCLUSIVE on the partition; once, for a first shadow, '
                     'ACCESS EXCLUSIVE on its parent'
@@ -448,7 +470,8 @@ CREATE FUNCTION shadow_plan(relation regclass DEFAULT NULL)
         FROM shadowpart.plan(relation) p
     $$;
 COMMENT ON FUNCTION shadow_plan(regclass) IS
-    'What the autopilot would do now, and what it would not do, with the reasons; nothing is done. locks: '
+    'What the autopilot would do now with all managed tables, with one or with a partition, and what it '
+    'would not do, with the reasons; nothing is done. locks: '
     'what would be taken, each for no longer than max_stall; blockers: sessions that would be in the way '
     'now. For the owner of the table, superusers and pg_monitor.';
 
@@ -471,6 +494,33 @@ CREATE FUNCTION shadowpart.blockers(partition oid) RETURNS jsonb
     $$;
 COMMENT ON FUNCTION shadowpart.blockers(oid) IS
     'Transactions that write to a partition now: a step that needs its lock would wait for them.';
+
+CREATE FUNCTION shadowpart.backtest(
+    relation oid, resource text, partitions integer, horizon_ms bigint, seed bigint)
+    RETURNS jsonb
+    LANGUAGE c VOLATILE SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'backtest_wrapper';
+COMMENT ON FUNCTION shadowpart.backtest(oid, text, integer, bigint, bigint) IS
+    'Replays the recorded history of a table; see shadow_backtest().';
+
+CREATE FUNCTION shadow_backtest(
+    relation regclass,
+    resource text DEFAULT 'write_rows_s',
+    horizon interval DEFAULT '60 min',
+    partitions integer DEFAULT NULL,
+    seed bigint DEFAULT 1
+) RETURNS TABLE (metric text, model numeric, reactive numeric)
+    LANGUAGE sql VOLATILE
+    AS $$
+        SELECT m.metric, round(m.model::numeric, 4), round(m.reactive::numeric, 4)
+        FROM jsonb_to_recordset(shadowpart.backtest(
+            relation, resource, partitions, (extract(epoch FROM horizon) * 1000)::bigint, seed))
+            m (metric text, model double precision, reactive double precision)
+    $$;
+COMMENT ON FUNCTION shadow_backtest(regclass, text, interval, integer, bigint) IS
+    'What would have been predicted and done on the recorded history of a table, walking forward with what '
+    'was known at each moment, and how good that would have been; beside it the rule that acts at 0.8 of '
+    'the capacity. For the owner of the table, superusers and pg_monitor.';
 
 GRANT SELECT ON shadow_policies, shadow_predictions, shadow_prediction_quality, shadow_calibration,
     shadow_decisions TO PUBLIC;

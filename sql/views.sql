@@ -117,6 +117,8 @@ GRANT EXECUTE ON FUNCTION
     shadowpart.set_target(text, jsonb),
     shadowpart.effective_policy(oid, oid),
     shadowpart.plan(oid),
-    shadowpart.blockers(oid)
+    shadowpart.blockers(oid),
+    shadowpart.newest_prediction(),
+    shadowpart.backtest(oid, text, integer, bigint, bigint)
     TO PUBLIC;
 REVOKE ALL ON FUNCTION shadow_stats_reset() FROM PUBLIC;

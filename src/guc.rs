@@ -103,7 +103,7 @@ pub fn init() {
     GucRegistry::define_bool_guc(
         c"shadowpart.track_load",
         c"Whether reads and writes of the entities of managed tables are counted.",
-        c"On by default: it costs a busy session a few hundredths of its time at most.",
+        c"On by default: it costs a busy session a hundredth or two of its time at most.",
         &TRACK_LOAD,
         GucContext::Suset,
         GucFlags::default(),

@@ -10,6 +10,7 @@ const FILES: &[&str] = &[
     "docs/reference.md",
     "docs/internals.md",
     "docs/limits.md",
+    "docs/howto.md",
 ];
 
 /// The ```sql blocks of a file, each at the line on which it stands there, so that psql's messages

@@ -243,7 +243,7 @@ const PAST: &str = "
      WHERE m NOT BETWEEN 20 AND 29 AND (e.entity IS NOT NULL OR e.n = 0);
     INSERT INTO shadowpart.partition_history
     SELECT 1, (SELECT at FROM hour) - interval '2 hours' + m * interval '1 min', 60000,
-           'orders'::regclass, p, 2, 1, 0, 1, 3, 4, 5, 6, 7, 0.5, 1, 8192, 100000 + m, 10, 1, false
+           'orders'::regclass, p, 2, 1, 0, 1, 3, 4, 5, 6, 7, 0.5, 1, 8192, 100000 + m, 10, 1, 3, 30, 4, 500, false
       FROM generate_series(0, 119) m, unnest(ARRAY[NULL, 'orders_a'::regclass]) p
      WHERE m NOT BETWEEN 20 AND 29;
     INSERT INTO shadowpart.host_history (level, at, covered_ms, cpu_busy, load1)
@@ -314,6 +314,14 @@ fn minutes_are_summed_up_once() {
                 ensure!(sum == 110 * per_minute, "{table} {level}: {sum}");
             }
         }
+        let counted = session.column(&format!(
+            "SELECT level || ' ' || sum(counted_rows) || ' ' || sum(counted_cpu_us) FROM shadowpart.partition_history
+              WHERE partition IS NULL AND {past} GROUP BY level ORDER BY level"
+        ))?;
+        ensure!(
+            counted == ["1 330 55000", "5 330 55000", "60 330 55000"],
+            "{counted:?}"
+        );
         // Ten minutes are missing: two buckets are not there, and the hour says so.
         let fives = number(
             &mut session,
@@ -665,6 +673,28 @@ fn on_a_standby() {
                 "{view}"
             );
         }
+        Ok(())
+    });
+}
+
+/// PostgreSQL's statistics count what a mirror writes; what statements wrote is counted beside it, once.
+#[test]
+fn mirrored_writes_are_nobodys_load() {
+    scenario(by_hand(), |server| {
+        server.tablespace("fast")?;
+        let mut session = server.connect()?;
+        prepare(&mut session)?;
+        session.run("INSERT INTO orders SELECT 1, g FROM generate_series(1, 100) g")?;
+        session.run("SELECT shadow_create('orders', 1, tablespace => 'fast')")?;
+        tick(&mut session)?;
+        session.run("INSERT INTO orders SELECT 1, g FROM generate_series(101, 140) g")?;
+        session.run("UPDATE orders SET note = 'x' WHERE tenant = 1 AND id <= 10")?;
+        tick(&mut session)?;
+        let row = session.column(
+            "SELECT inserts || ' ' || counted_rows || ' ' || (counted_bytes > 0) FROM shadowpart.partition_history
+              WHERE partition IS NULL ORDER BY at DESC LIMIT 1",
+        )?;
+        ensure!(row == ["80 50 true"], "{row:?}");
         Ok(())
     });
 }

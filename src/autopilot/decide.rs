@@ -4,6 +4,7 @@
 use super::act;
 use super::forecasts::{self, Forecast, time};
 use super::memory::Memory;
+use super::resource;
 use super::seen::{self, CANDIDATES_MAX, Leaf, Present};
 use super::worker::step;
 use crate::job::shared;
@@ -13,6 +14,7 @@ use crate::record;
 use ::autopilot::estimate::{Estimate, PastMove, TargetKind};
 use ::autopilot::machine::{Action, Decision, Observation, Outcome, State, Tick};
 use ::autopilot::policy::Mode;
+use ::autopilot::resource::Loads;
 use ::autopilot::selection::{Candidate, Rejected};
 use pgrx::datum::{DatumWithOid, JsonB};
 use pgrx::pg_sys;
@@ -405,6 +407,17 @@ pub fn reason(decision: &Decision) -> &'static str {
     }
 }
 
+/// Loads by the names that people set capacities by, as far as there are any.
+fn amounts(loads: &Loads) -> Value {
+    let some = (loads.iter()).filter(|(_, amount)| **amount > 0.0);
+    some.map(|(resource, amount)| {
+        let amount = (amount * 100.0).round() / 100.0;
+        (resource::name(resource).to_owned(), json!(amount))
+    })
+    .collect::<serde_json::Map<_, _>>()
+    .into()
+}
+
 /// Figures of a decision that have no column.
 pub fn details(decision: &Decision, rejected: &[Rejected]) -> Value {
     let of_unit: Vec<Value> = (rejected.iter())
@@ -417,8 +430,8 @@ pub fn details(decision: &Decision, rejected: &[Rejected]) -> Value {
     json!({
         "decision": decision.id,
         "why": decision.reason,
-        "need": decision.need,
-        "relief": decision.relief,
+        "need": amounts(&decision.need),
+        "relief": amounts(&decision.relief),
         "dominant": decision.dominant,
         "rejected": of_unit,
     })
@@ -489,6 +502,10 @@ pub fn plan() -> Result<(Tick, Vec<Leaf>)> {
     let (now, _, leaves) = seen::observe()?;
     let (state, last) = saved()?.unwrap_or_default();
     let mut seen = now;
+    // Quiet hours are by the worker's clock, whatever the time zone of who asks.
+    if last.now_us != 0 {
+        seen.utc_offset_minutes = last.utc_offset_minutes;
+    }
     for unit in &mut seen.units {
         let Some(old) = last.units.iter().find(|old| old.unit == unit.unit) else {
             continue;

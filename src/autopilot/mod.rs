@@ -8,6 +8,7 @@
 //! touches a pair: shadows are made, resized, swapped and dropped through `job`.
 
 mod act;
+mod backtest;
 mod decide;
 mod forecasts;
 mod memory;

@@ -81,8 +81,8 @@ fn hours(text: &str) -> Option<(u16, u16)> {
         (hour < 24 && minute < 60 || (hour, minute) == (24, 0)).then_some(hour * 60 + minute)
     };
     let (from, to) = text.split_once('-')?;
-    let (from, to) = (minutes(from)?, minutes(to)?);
-    (from != to).then_some((from % 1440, to % 1440))
+    let (from, to) = (minutes(from)? % 1440, minutes(to)? % 1440);
+    (from != to).then_some((from, to))
 }
 
 /// One setting, checked. Its name is one of those of `shadow_set_policy`.
@@ -116,7 +116,17 @@ fn check(name: &str, value: &Value) -> Result<()> {
         "reactive" => within(0.01, 10.0, " times the capacity"),
         "relief" | "release" => within(0.0, 1.0, " times the capacity"),
         "cooldown_ms" | "entity_cooldown_ms" | "decommission_after_ms" => {
-            within(0.0, 366.0 * 86_400_000.0, " ms")
+            if (0.0..=366.0 * 86_400_000.0).contains(&number) {
+                return Ok(());
+            }
+            Err(refuse(
+                format!(
+                    "{} must be between 0 and 366 days",
+                    name.trim_end_matches("_ms")
+                ),
+                &format!("It is {} seconds.", number / 1000.0),
+                "See shadow_policies for what holds now.",
+            ))
         }
         "ticks" if value.as_str().and_then(ticks).is_some() => Ok(()),
         "ticks" => Err(refuse(
@@ -128,7 +138,8 @@ fn check(name: &str, value: &Value) -> Result<()> {
         "quiet_hours" => Err(refuse(
             "quiet_hours must be like '22:00-06:00'".to_owned(),
             &format!("It is {value}."),
-            "Begin and end in the time zone of the database; the end may be on the next day.",
+            "Begin and end in the time zone of the database; the end may be on the next day. For all day, set \
+             autopilot to advise.",
         )),
         "quiet_reactive" if value.is_boolean() => Ok(()),
         "quiet_reactive" => Err(refuse(
@@ -295,11 +306,12 @@ impl Settings {
             quiet.unwrap_or_else(|| "none".to_owned()).into(),
         );
         put("quiet_reactive", self.quiet_reactive.into());
-        let targets = self.targets.as_ref().map(|t| t.join(", "));
-        put(
-            "targets",
-            targets.unwrap_or_else(|| "all".to_owned()).into(),
-        );
+        let targets = match &self.targets {
+            None => "all".to_owned(),
+            Some(none) if none.is_empty() => "none".to_owned(),
+            Some(some) => some.join(", "),
+        };
+        put("targets", targets.into());
         Value::Object(map)
     }
 }
@@ -481,12 +493,31 @@ fn set_target(tablespace: Option<String>, settings: Option<JsonB>) {
             .detail("A target is for all managed tables of the database.")
             .hint("The owner of a table chooses among the targets with shadow_set_policy(..., targets => ...)."));
         }
-        let name = tablespace.unwrap_or_default();
+        let name = tablespace.ok_or_else(|| {
+            Error::new(
+                PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
+                "tablespace must not be NULL",
+            )
+            .detail("A target is a tablespace.")
+            .hint("SELECT spcname FROM pg_tablespace lists them.")
+        })?;
         let Some(settings) = settings else {
-            sql::execute(
-                "DELETE FROM shadowpart.target WHERE tablespace = $1::name",
-                &[name.into()],
+            let gone = sql::value::<bool>(
+                "DELETE FROM shadowpart.target WHERE tablespace = $1::name RETURNING true",
+                &[name.as_str().into()],
             )?;
+            if gone != Some(true) {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    format!("tablespace \"{name}\" is not a target"),
+                )
+                .detail("Only what shadow_add_target() has added can be dropped.")
+                .hint("To keep entities of one table away from it, use shadow_set_policy(..., targets => ...)."));
+            }
+            pgrx::register_xact_callback(
+                pgrx::PgXactCallbackEvent::Commit,
+                crate::job::shared::wake_autopilot,
+            );
             return Ok(());
         };
         checks::tablespace_exists(&name)?;

@@ -291,6 +291,7 @@ pub fn observe() -> Result<(Observation, Present, Vec<Leaf>)> {
             .unwrap_or_default();
         seen.units.push(UnitSeen {
             unit: leaf.partition.to_string(),
+            table: leaf.relation.to_string(),
             policy: Some(settings.policy()),
             load: flows(&rates),
             load_at_us: present.at_us,

@@ -2,7 +2,7 @@
 
 use super::decide;
 use crate::api::{as_superuser, checks, require_preload};
-use crate::pg::error::or_raise;
+use crate::pg::error::{Result, or_raise};
 use pgrx::datum::JsonB;
 use pgrx::prelude::*;
 use std::collections::HashMap;
@@ -18,6 +18,14 @@ fn may_ask(relation: pg_sys::Oid) -> bool {
         || checks::table(relation)
             .and_then(|table| checks::owner(&table))
             .is_ok()
+}
+
+/// An error for everybody else.
+pub fn require_to_ask(relation: pg_sys::Oid) -> Result<()> {
+    if may_ask(relation) {
+        return Ok(());
+    }
+    checks::owner(&checks::table(relation)?)
 }
 
 #[pg_extern(sql = false)]
@@ -48,9 +56,7 @@ fn plan(
         if let Some(relation) = relation {
             let table = checks::table(relation)?;
             as_superuser(|| checks::managed(&table))?;
-            if !may_ask(relation) {
-                checks::owner(&table)?;
-            }
+            require_to_ask(relation)?;
         }
         let (tick, leaves) = as_superuser(decide::plan)?;
         let of: HashMap<String, u32> = leaves
@@ -60,13 +66,16 @@ fn plan(
         let mut rows = Vec::new();
         for decision in &tick.decisions {
             let root = pg_sys::Oid::from(of.get(&decision.unit).copied().unwrap_or(0));
-            if relation.is_some_and(|relation| relation != root) || !may_ask(root) {
+            let partition = pg_sys::Oid::from(decision.unit.parse::<u32>().unwrap_or(0));
+            if relation.is_some_and(|relation| relation != root && relation != partition)
+                || !may_ask(root)
+            {
                 continue;
             }
             let (entities, target) = decide::objects(&decision.action);
             rows.push((
                 root,
-                pg_sys::Oid::from(decision.unit.parse::<u32>().unwrap_or(0)),
+                partition,
                 decision.action.word().to_owned(),
                 entities,
                 target,

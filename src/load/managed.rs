@@ -30,6 +30,33 @@ thread_local! {
 /// Forgets so many relations rather than remember them all.
 const KNOWN_MAX: usize = 100_000;
 
+/// Answers of [`is_of_interest`], by the lowest bits of the relation's number: the number, and the answer.
+const NEAR: usize = 256;
+static mut ANSWERS: [(u32, bool); NEAR] = [(0, false); NEAR];
+
+/// Whether a relation is a managed table or a part of one. Asked for each relation of each statement.
+#[inline]
+pub fn is_of_interest(relid: pg_sys::Oid) -> bool {
+    let number = relid.to_u32();
+    // SAFETY: a backend has one thread, and no reference is kept.
+    let (known, answer) = unsafe { ANSWERS[number as usize % NEAR] };
+    if known == number { answer } else { ask(relid) }
+}
+
+/// Asked from hooks, in frames that an error must not unwind through: a guard takes it here and raises it anew.
+#[cold]
+#[pgrx::pg_guard]
+extern "C-unwind" fn ask(relid: pg_sys::Oid) -> bool {
+    let answer = lookup(relid).is_some();
+    // What could not be looked up is not known: `lookup` remembers what is.
+    if KNOWN.with_borrow(|k| k.contains_key(&relid)) {
+        let number = relid.to_u32();
+        // SAFETY: as above.
+        unsafe { ANSWERS[number as usize % NEAR] = (number, answer) }
+    }
+    answer
+}
+
 /// What a relation is, if it is of interest.
 pub fn lookup(relid: pg_sys::Oid) -> Option<Managed> {
     if let Some(known) = KNOWN.with_borrow(|k| k.get(&relid).copied()) {
@@ -57,6 +84,15 @@ fn register() {
 }
 
 unsafe extern "C-unwind" fn changed(_: pg_sys::Datum, relid: pg_sys::Oid) {
+    // SAFETY: a backend has one thread, and no reference is kept.
+    unsafe {
+        if relid == pg_sys::InvalidOid || relid == CATALOG.get() {
+            ANSWERS = [(0, false); NEAR];
+        } else {
+            let number = relid.to_u32();
+            ANSWERS[number as usize % NEAR] = (0, false);
+        }
+    }
     // Never while the map is borrowed: `lookup` asks the catalog in between its uses.
     let _ = KNOWN.try_with(|k| {
         if let Ok(mut known) = k.try_borrow_mut() {
@@ -131,7 +167,10 @@ unsafe fn entity_column(
     catalog: pg_sys::Oid,
     root: pg_sys::Oid,
 ) -> Result<Option<std::ffi::CString>, Busy> {
-    // SAFETY: a scan of a small table by its first column, with the latest catalog snapshot.
+    // SAFETY: a scan of a small table by its first column. It sees what is committed and what this transaction
+    // did, and takes no part in the checks of SERIALIZABLE: no statement of a user is to fail, or make
+    // another fail, because we have looked. What changes while it looks changes the relations, too, and is
+    // looked up again.
     unsafe {
         // Never wait: somebody may be dropping the extension, and not be done for long.
         if !pg_sys::ConditionalLockRelationOid(catalog, pg_sys::AccessShareLock as i32) {
@@ -154,7 +193,7 @@ unsafe fn entity_column(
             relation,
             pg_sys::InvalidOid,
             false,
-            std::ptr::null_mut(),
+            &raw mut pg_sys::SnapshotSelfData,
             1,
             &mut key,
         );

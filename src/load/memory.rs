@@ -5,6 +5,7 @@
 
 use super::{Amounts, MEASURES, entity};
 use crate::guc;
+use load::meter::Meter;
 use load::sketch::{self, Info, Key, Seed, Shard, ShardMut};
 use load::values::{self, Values, ValuesMut};
 use pgrx::pg_sys;
@@ -41,18 +42,31 @@ pub struct Counted {
     pub statements_estimated: u64,
 }
 
+/// What is counted, or passed over. The numbers are places of meters.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub enum Event {
+    /// A row that is written, or a small statement that writes.
+    Write,
+    /// A statement that reads, or changes more than a few rows.
+    Statement,
+}
+
 /// What stands before the shards.
 #[repr(C)]
 struct Head {
     seed: Seed,
     slots: u32,
-    shard_bytes: usize,
-    totals_bytes: usize,
-    values_bytes: usize,
+    /// With the most entities that can be set, below 2 GB each.
+    shard_bytes: u32,
+    totals_bytes: u32,
+    values_bytes: u32,
     /// When the counters were reset last, in microseconds since 2000.
     reset_us: AtomicI64,
     /// See [`Counted`].
     counted: [AtomicU64; 4],
+    /// How many of each [`Event`] there are.
+    meters: [Meter; 2],
 }
 
 static mut HEAD: *mut Head = std::ptr::null_mut();
@@ -148,11 +162,12 @@ unsafe fn make() {
         HEAD.write(Head {
             seed: random,
             slots: slots(),
-            shard_bytes: sketch::shard_bytes::<MEASURES>(slots()),
-            totals_bytes: sketch::shard_bytes::<MEASURES>(totals()),
-            values_bytes: values::values_bytes(places(), VALUE_BYTES),
+            shard_bytes: sketch::shard_bytes::<MEASURES>(slots()) as u32,
+            totals_bytes: sketch::shard_bytes::<MEASURES>(totals()) as u32,
+            values_bytes: values::values_bytes(places(), VALUE_BYTES) as u32,
             reset_us: AtomicI64::new(now),
             counted: Default::default(),
+            meters: Default::default(),
         });
         for shard in 0..=TOTALS {
             let slots = if shard == TOTALS { totals() } else { slots() };
@@ -165,21 +180,23 @@ unsafe fn make() {
 unsafe fn block<'a>(shard: u32) -> &'a mut [u8] {
     // SAFETY: the caller holds the shard's lock, or is alone.
     unsafe {
-        let before = HEAD_BYTES + shard as usize * (*HEAD).shard_bytes;
+        let before = HEAD_BYTES + shard as usize * (*HEAD).shard_bytes as usize;
         let bytes = if shard == TOTALS {
             (*HEAD).totals_bytes
         } else {
             (*HEAD).shard_bytes
         };
-        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), bytes)
+        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), bytes as usize)
     }
 }
 
 unsafe fn values_block<'a>() -> &'a mut [u8] {
     // SAFETY: the caller holds the lock of the values, or is alone.
     unsafe {
-        let before = HEAD_BYTES + SHARDS as usize * (*HEAD).shard_bytes + (*HEAD).totals_bytes;
-        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), (*HEAD).values_bytes)
+        let before = HEAD_BYTES
+            + SHARDS as usize * (*HEAD).shard_bytes as usize
+            + (*HEAD).totals_bytes as usize;
+        std::slice::from_raw_parts_mut(HEAD.cast::<u8>().add(before), (*HEAD).values_bytes as usize)
     }
 }
 
@@ -274,6 +291,15 @@ pub fn add_counted(more: &Counted) {
     for (sum, more) in unsafe { (*HEAD).counted.iter() }.zip(numbers) {
         sum.fetch_add(more, Ordering::Relaxed);
     }
+}
+
+/// Adds events of this session to those of the cluster; gives how many there were per second lately.
+pub fn events_per_second(event: Event, events: u32, now_us: i64) -> f64 {
+    if seed().is_none() {
+        return 0.0;
+    }
+    // SAFETY: made at start-up.
+    unsafe { (&(*HEAD).meters)[event as usize].add(u64::from(events), now_us) }
 }
 
 /// How much of what happened was looked at, since the last reset.

@@ -7,7 +7,7 @@
 
 use super::spare::TRIGGER;
 use super::statement;
-use crate::pg::{list, trigger};
+use crate::pg::{list, raw, trigger};
 use pgrx::prelude::*;
 
 /// A source of rows that is watched.
@@ -22,14 +22,27 @@ struct Watched {
     /// Rows to pass over, and for how many the one after them counts.
     gap: u32,
     weight: u64,
+    /// Rows that have come since one was picked.
+    seen: u32,
+    /// No row counts, however many there are.
+    none: bool,
     /// The statement as a whole was picked, for so many: its first rows are counted, and all else is
     /// multiplied by that.
     whole: Option<u64>,
     first: u32,
 }
 
+/// Which rows of a statement count.
+pub enum Choice {
+    None,
+    /// It was picked as a whole, for so many.
+    Whole(u64),
+    /// Each has a chance of its own.
+    Rows,
+}
+
 /// After so many rows a statement that was expected to be small is not taken for it any more.
-const FIRST_MAX: u32 = 64;
+pub const FIRST_MAX: u32 = 64;
 
 static mut WATCHED: Vec<Watched> = Vec::new();
 
@@ -43,15 +56,11 @@ pub fn forget() {
     watched().clear();
 }
 
-/// Watches the source of a statement, which may have been picked as a whole.
+/// Watches the source of a statement.
 ///
 /// # Safety
 /// A statement that has been started and has not run yet, with this state at the top of its plan.
-pub unsafe fn watch(
-    query: *mut pg_sys::QueryDesc,
-    state: *mut pg_sys::PlanState,
-    whole: Option<u64>,
-) {
+pub unsafe fn watch(query: *mut pg_sys::QueryDesc, state: *mut pg_sys::PlanState, choice: Choice) {
     // SAFETY: nodes are tagged.
     unsafe {
         if (*state).type_ != pg_sys::NodeTag::T_ModifyTableState {
@@ -61,8 +70,13 @@ pub unsafe fn watch(
         if source.is_null() {
             return;
         }
+        let (whole, none) = match choice {
+            Choice::None => (None, true),
+            Choice::Whole(weight) => (Some(weight), false),
+            Choice::Rows => (None, false),
+        };
         // Drawn when the first rows are over; and where there are none, now.
-        let (gap, weight) = if whole.is_some() {
+        let (gap, weight) = if whole.is_some() || none {
             (0, 1)
         } else {
             statement::gap()
@@ -77,6 +91,8 @@ pub unsafe fn watch(
             routed: 0,
             gap,
             weight,
+            seen: 0,
+            none,
             whole,
             first: if whole.is_some() { FIRST_MAX } else { 0 },
         });
@@ -104,8 +120,11 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
                 watched.original = function;
                 (*source).ExecProcNode = Some(next);
             }
-            if slot.is_null() || u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY != 0 {
+            if !raw::holds_row(slot) {
                 // What comes now are actions of foreign keys.
+                if !watched.none {
+                    statement::passed(watched.seen, false);
+                }
                 statement::no_more_rows(watched.query, watched.whole);
                 stop(at);
                 return slot;
@@ -117,13 +136,15 @@ unsafe extern "C-unwind" fn next(source: *mut pg_sys::PlanState) -> *mut pg_sys:
                 }
                 return slot;
             }
-            let on = watched.gap == 0;
+            watched.seen = watched.seen.saturating_add(1);
+            let on = watched.gap == 0 && !watched.none;
             if on {
+                statement::passed(std::mem::take(&mut watched.seen), true);
                 let whole = watched.whole.unwrap_or(1);
                 statement::pick(watched.query, Some(watched.weight.saturating_mul(whole)));
                 (watched.gap, watched.weight) = statement::gap();
             } else {
-                watched.gap -= 1;
+                watched.gap = watched.gap.saturating_sub(1);
                 if watched.on {
                     statement::pick(watched.query, None);
                 }

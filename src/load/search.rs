@@ -39,10 +39,11 @@ pub unsafe fn look(query: *mut pg_sys::QueryDesc) -> Found {
             named: Vec::new(),
         };
         // The states of plans, not the plans: what is pruned when the statement starts has none.
-        search.walk((*query).planstate);
+        let mut tops: Vec<*mut pg_sys::PlanState> = vec![(*query).planstate];
         let subplans = (*(*query).estate).es_subplanstates;
-        for i in 0..list::length(subplans) {
-            search.walk(list::nth(subplans, i));
+        tops.extend((0..list::length(subplans)).map(|i| list::nth(subplans, i)));
+        for top in &tops {
+            search.walk(*top);
         }
         let Search {
             tables, mut named, ..
@@ -59,9 +60,13 @@ pub unsafe fn look(query: *mut pg_sys::QueryDesc) -> Found {
         if (*query).operation == pg_sys::CmdType::CMD_SELECT {
             for table in tables.iter().filter(|t| !t.has_named) {
                 let nobody = table.named();
-                let join = table
+                let by_value = table
                     .param
-                    .and_then(|(param, managed)| join::watch((*query).planstate, param, managed));
+                    .and_then(|(param, managed)| join::watch(&tops, param, managed));
+                let join = by_value.or_else(|| {
+                    let (column, managed) = table.scanned.as_ref()?;
+                    join::watch_sides(&tops, column, *managed)
+                });
                 match join {
                     Some(join) => joins.push((join, nobody)),
                     None => named.extend(nobody),
@@ -78,6 +83,8 @@ struct Table {
     has_named: bool,
     /// A parameter that will tell the entity.
     param: Option<(i32, Managed)>,
+    /// The entity column as the first scan sees it.
+    scanned: Option<(pins::Column, Managed)>,
 }
 
 impl Table {
@@ -170,6 +177,7 @@ impl Search {
                         leaves: Vec::new(),
                         has_named: false,
                         param: None,
+                        scanned: None,
                     });
                     self.tables.len() - 1
                 }
@@ -189,6 +197,7 @@ impl Search {
             let found = self.values(plan, &column, &managed, leaf);
             let table = &mut self.tables[at];
             table.has_named |= found;
+            table.scanned.get_or_insert((column, managed));
             if !found && table.param.is_none() {
                 table.param = pins::exec_param(plan, &column).map(|param| (param, managed));
             }

@@ -1,6 +1,6 @@
 //! Statements that are not counted are spared the triggers that count.
 
-use crate::pg::trigger;
+use crate::pg::{raw, trigger};
 use pgrx::prelude::*;
 use std::ffi::CStr;
 
@@ -9,6 +9,9 @@ pub const TRIGGER: &CStr = c"!shadowpart_load";
 
 /// A statement that is expected to change more rows than this is sampled row by row.
 const SMALL_ROWS: f64 = 8.0;
+
+/// A statement that is expected to change more than this takes much longer than to look at it.
+const LARGE_ROWS: f64 = 1000.0;
 
 /// With more result relations than this nothing is spared.
 const RELATIONS_MAX: i32 = 16;
@@ -32,13 +35,30 @@ mod c {
 /// # Safety
 /// The state of a started statement's plan.
 pub unsafe fn is_small(state: *const pg_sys::PlanState) -> bool {
+    // SAFETY: as required.
+    unsafe { rows_expected(state) <= SMALL_ROWS }
+}
+
+/// Whether a statement is expected to change very many.
+///
+/// # Safety
+/// As for `is_small`.
+pub unsafe fn is_large(state: *const pg_sys::PlanState) -> bool {
+    // SAFETY: as required.
+    unsafe { rows_expected(state) > LARGE_ROWS }
+}
+
+unsafe fn rows_expected(state: *const pg_sys::PlanState) -> f64 {
     // SAFETY: a tagged node with its plan.
     unsafe {
         if (*state).type_ != pg_sys::NodeTag::T_ModifyTableState {
-            return false;
+            return f64::INFINITY;
         }
         let source = (*(*state).plan).lefttree;
-        !source.is_null() && (*source).plan_rows <= SMALL_ROWS
+        if source.is_null() {
+            return f64::INFINITY;
+        }
+        (*source).plan_rows
     }
 }
 
@@ -107,8 +127,7 @@ unsafe extern "C-unwind" fn first_row(
             return slot;
         };
         let root = state.rootResultRelInfo;
-        if !slot.is_null()
-            && u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0
+        if raw::holds_row(slot)
             && (*(*slot).tts_tupleDescriptor).natts == (*(*(*root).ri_RelationDesc).rd_att).natts
         {
             let routing = state.mt_partition_tuple_routing;

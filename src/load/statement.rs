@@ -3,6 +3,7 @@
 //! A small statement (it is expected to change a row or a few) is counted as a whole or not at all; if
 //! not, it is spared the triggers. In others each row has a chance of its own.
 
+use super::memory::Event;
 use super::sampler::Sampler;
 use super::search::{self, Found, Named};
 use super::{Amounts, MEASURES, Measure, local, managed, pick, spare};
@@ -10,9 +11,6 @@ use crate::guc;
 use crate::pg::{list, raw};
 use load::sketch::Key;
 use pgrx::prelude::*;
-
-/// After so many rows a statement that was expected to be small is not taken for it any more.
-const ROWS_OF_ALL_MAX: u32 = 64;
 
 /// Relations of a statement that are looked at to find out whether it is of interest.
 const RELATIONS_LOOKED_AT: usize = 16;
@@ -27,8 +25,7 @@ mod c {
     unsafe extern "C-unwind" {
         pub fn standard_ExecutorFinish(query: *mut QueryDesc);
         pub fn standard_ExecutorEnd(query: *mut QueryDesc);
-        pub fn InstrAlloc(n: i32, options: i32, asynchronous: bool) -> *mut Instrumentation;
-        pub fn InstrEndLoop(instr: *mut Instrumentation);
+        pub fn GetCurrentTransactionNestLevel() -> i32;
         pub fn GetCurrentStatementStartTimestamp() -> TimestampTz;
     }
     #[repr(C)]
@@ -64,7 +61,13 @@ struct Frame {
     /// Its weights in [`WEIGHTS`]: where they begin, and the next to be used.
     first_weight: usize,
     next_weight: usize,
-    /// For how many statements it counts; 0 if it is not timed.
+    /// None: what it names and takes is not looked at.
+    looked_at: Option<Box<LookedAt>>,
+}
+
+/// What is known of a statement that counts as such.
+struct LookedAt {
+    /// For how many statements it counts.
     weight: u64,
     cpu_us: i64,
     found: Found,
@@ -89,11 +92,11 @@ static mut MODE: Mode = Mode::Rows;
 static mut ROWS_OF_ALL: u32 = 0;
 static mut IGNORED: bool = false;
 
-/// So many rows, and statements, are counted exactly in a burst; so many each second in the long run. A
-/// counted row of a single-row statement costs some microseconds, so this bounds the cost to a few
-/// thousandths of a core.
-static mut ROWS: Sampler = Sampler::new(2000.0, 100.0);
-static mut STATEMENTS: Sampler = Sampler::new(2000.0, 200.0);
+/// So many rows, and statements, of a session are counted exactly in a burst; and so many of all sessions
+/// together each second in the long run. A counted statement costs some ten microseconds, so this bounds the
+/// cost to less than a hundredth of a core.
+static mut ROWS: Sampler = Sampler::new(Event::Write, 2000.0, 150.0);
+static mut STATEMENTS: Sampler = Sampler::new(Event::Statement, 2000.0, 150.0);
 
 pub fn install() {
     // SAFETY: single-threaded start-up of the postmaster.
@@ -174,7 +177,7 @@ pub fn pick_row() -> bool {
     unsafe {
         let weight = match MODE {
             Mode::Out => None,
-            Mode::All(weight) if ROWS_OF_ALL < ROWS_OF_ALL_MAX => {
+            Mode::All(weight) if ROWS_OF_ALL < pick::FIRST_MAX => {
                 ROWS_OF_ALL += 1;
                 Some(weight)
             }
@@ -199,6 +202,12 @@ pub fn pick_row() -> bool {
 pub fn gap() -> (u32, u64) {
     // SAFETY: a backend has one thread.
     unsafe { (*&raw mut ROWS).gap(c::GetCurrentStatementStartTimestamp()) }
+}
+
+/// So many rows of a large statement have come, and the last of them is counted, or is not.
+pub fn passed(rows: u32, counted: bool) {
+    // SAFETY: a backend has one thread.
+    unsafe { (*&raw mut ROWS).passed(rows, counted) }
 }
 
 /// The next rows of a statement are counted, each for so many, or are not.
@@ -242,13 +251,13 @@ pub fn wrote(key: &Key, leaf: pg_sys::Oid) {
     let Some(frame) = frames().iter_mut().rev().find(|f| f.queues) else {
         return;
     };
-    if frame.weight == 0 {
+    let Some(looked_at) = &mut frame.looked_at else {
         return;
-    }
-    match &frame.wrote {
-        Wrote::Nobody => frame.wrote = Wrote::One(Box::new(Named { key: *key, leaf })),
+    };
+    match &looked_at.wrote {
+        Wrote::Nobody => looked_at.wrote = Wrote::One(Box::new(Named { key: *key, leaf })),
         Wrote::One(named) if named.key == *key => {}
-        _ => frame.wrote = Wrote::Several,
+        _ => looked_at.wrote = Wrote::Several,
     }
 }
 
@@ -266,86 +275,120 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: i32) {
     }
 }
 
+/// What most statements pay is between here and the first return.
 unsafe fn begin(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the statement has been started.
     unsafe {
-        let estate = (*query).estate;
-        let queues = (*estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 == 0;
+        let planned = (*query).plannedstmt;
+        let skips = (*(*query).estate).es_top_eflags & pg_sys::EXEC_FLAG_SKIP_TRIGGERS as i32 != 0;
         let reads = (*query).operation == pg_sys::CmdType::CMD_SELECT;
+        let queues = !skips && (!reads || (*planned).hasModifyingCTE);
         if !queues && !reads {
             // A foreign key's action. Its rows are queued for, and counted as, those of the statement that
             // caused it.
             return;
         }
-        let mut mode = Mode::Rows;
-        let mut weight = 0;
-        if guc::TRACK_LOAD.get() && is_of_interest((*(*query).plannedstmt).rtable) {
-            let now = c::GetCurrentStatementStartTimestamp();
-            if reads {
-                weight = (*&raw mut STATEMENTS).next(now).unwrap_or(0);
-            } else {
-                if spare::is_small((*query).planstate) {
-                    mode = (*&raw mut ROWS).next(now).map_or(Mode::Out, Mode::All);
-                }
-                weight = match mode {
-                    Mode::Out => 0,
-                    Mode::All(weight) => weight,
-                    Mode::Rows => 1,
-                };
-            }
-            match mode {
-                Mode::Out => spare::spare((*query).planstate.cast()),
-                Mode::All(weight) => pick::watch(query, (*query).planstate, Some(weight)),
-                Mode::Rows if !reads => pick::watch(query, (*query).planstate, None),
-                Mode::Rows => {}
-            }
-        }
-        if !queues && weight == 0 {
+        let tracked = guc::TRACK_LOAD.get();
+        if !queues && !tracked {
             return;
         }
-        push(query, queues, mode, weight);
+        if !is_of_interest((*planned).rtable) {
+            if queues {
+                push(query, Mode::Rows, true);
+            }
+            return;
+        }
+        let mut mode = Mode::Rows;
+        let mut weight = 0;
+        if reads && tracked {
+            let now = c::GetCurrentStatementStartTimestamp();
+            weight = (*&raw mut STATEMENTS).next(now).unwrap_or(0);
+        } else if !reads {
+            let state = (*query).planstate;
+            let small = spare::is_small(state);
+            if !tracked {
+                mode = Mode::Out;
+            } else if small {
+                let now = c::GetCurrentStatementStartTimestamp();
+                mode = (*&raw mut ROWS).next(now).map_or(Mode::Out, Mode::All);
+            }
+            match mode {
+                Mode::Out => {
+                    spare::spare(state.cast());
+                    if !small {
+                        pick::watch(query, state, pick::Choice::None);
+                    }
+                }
+                Mode::All(all) => {
+                    weight = all;
+                    pick::watch(query, state, pick::Choice::Whole(all));
+                }
+                Mode::Rows => {
+                    // What it takes is looked at as often as in statements that read; and always, if it is large
+                    // enough for that not to matter.
+                    weight = if spare::is_large(state) {
+                        1
+                    } else {
+                        let now = c::GetCurrentStatementStartTimestamp();
+                        (*&raw mut STATEMENTS).next(now).unwrap_or(0)
+                    };
+                    pick::watch(query, state, pick::Choice::Rows);
+                }
+            }
+        }
+        if queues || weight > 0 {
+            push(query, mode, queues);
+        }
+        if weight > 0 {
+            look_at(query, weight);
+        }
     }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn push(
-    query: *mut pg_sys::QueryDesc,
-    queues: bool,
-    mode: Mode,
-    weight: u64,
-) {
-    // SAFETY: the statement has been started; instrumentation lives as long as it.
-    unsafe {
-        let mut found = Found::default();
-        let mut cpu_us = 0;
-        if weight > 0 {
-            found = search::look(query);
-            cpu_us = process_cpu_us();
-            if (*query).totaltime.is_null() {
-                let context = pg_sys::CurrentMemoryContext;
-                pg_sys::CurrentMemoryContext = (*(*query).estate).es_query_cxt;
-                // All of it: another extension that finds it here relies on that.
-                (*query).totaltime =
-                    c::InstrAlloc(1, pg_sys::InstrumentOption::INSTRUMENT_ALL as i32, false);
-                pg_sys::CurrentMemoryContext = context;
-            }
-        }
-        let at = weights().len();
-        frames().push(Frame {
-            query,
-            nest: pg_sys::GetCurrentTransactionNestLevel(),
-            queues,
-            mode,
-            first_weight: at,
-            next_weight: at,
-            weight,
-            cpu_us,
-            found,
-            wrote: Wrote::Nobody,
-        });
-        if queues {
+/// A statement is under way.
+unsafe fn push(query: *mut pg_sys::QueryDesc, mode: Mode, queues: bool) {
+    // SAFETY: in a transaction.
+    let nest = unsafe { c::GetCurrentTransactionNestLevel() };
+    let at = weights().len();
+    frames().push(Frame {
+        query,
+        nest,
+        queues,
+        mode,
+        first_weight: at,
+        next_weight: at,
+        looked_at: None,
+    });
+    if queues {
+        // SAFETY: a backend has one thread.
+        unsafe {
             MODE = mode;
             ROWS_OF_ALL = 0;
+        }
+    }
+}
+
+/// Notes what the last statement pushed names, and when it begins.
+#[pg_guard]
+unsafe extern "C-unwind" fn look_at(query: *mut pg_sys::QueryDesc, weight: u64) {
+    // SAFETY: the statement has been started; instrumentation lives as long as it.
+    unsafe {
+        let found = search::look(query);
+        if (*query).totaltime.is_null() {
+            let context = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = (*(*query).estate).es_query_cxt;
+            // All of it: another extension that finds it here relies on that.
+            (*query).totaltime =
+                raw::InstrAlloc(1, pg_sys::InstrumentOption::INSTRUMENT_ALL as i32, false);
+            pg_sys::CurrentMemoryContext = context;
+        }
+        if let Some(frame) = frames().last_mut() {
+            frame.looked_at = Some(Box::new(LookedAt {
+                weight,
+                cpu_us: process_cpu_us(),
+                found,
+                wrote: Wrote::Nobody,
+            }));
         }
     }
 }
@@ -356,7 +399,7 @@ unsafe fn is_of_interest(rtable: *const pg_sys::List) -> bool {
         (0..list::length(rtable).min(RELATIONS_LOOKED_AT)).any(|i| {
             let entry = list::nth::<pg_sys::RangeTblEntry>(rtable, i);
             (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
-                && managed::lookup((*entry).relid).is_some()
+                && managed::is_of_interest((*entry).relid)
         })
     }
 }
@@ -400,28 +443,36 @@ unsafe extern "C-unwind" fn end(query: *mut pg_sys::QueryDesc) {
     }
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn close(at: usize) {
+unsafe fn close(at: usize) {
     let frame = frames().remove(at);
     if frame.queues {
         set_mode();
     }
-    if frame.weight > 0 {
+    if let Some(looked_at) = frame.looked_at {
         // SAFETY: the executor's state is there until the end hook has returned.
-        unsafe { account(frame) }
+        unsafe { account(frame.query, looked_at) }
     }
 }
 
-unsafe fn account(frame: Frame) {
+// A guarded function takes what C can take.
+#[allow(clippy::boxed_local)]
+#[pg_guard]
+unsafe extern "C-unwind" fn account(query: *mut pg_sys::QueryDesc, looked_at: Box<LookedAt>) {
     // SAFETY: as for `close`.
     unsafe {
-        let query = &*frame.query;
+        let LookedAt {
+            weight,
+            cpu_us,
+            found,
+            wrote,
+        } = *looked_at;
+        let query = &*query;
         let mut amounts: Amounts = [0; MEASURES];
         let reads = query.operation == pg_sys::CmdType::CMD_SELECT;
-        let Found { mut named, joins } = frame.found;
+        let Found { mut named, joins } = found;
         if !reads
             && named.is_empty()
-            && let Wrote::One(one) = frame.wrote
+            && let Wrote::One(one) = wrote
         {
             named.push(*one);
         }
@@ -438,7 +489,7 @@ unsafe fn account(frame: Frame) {
             }
         }
         if !query.totaltime.is_null() {
-            c::InstrEndLoop(query.totaltime);
+            raw::InstrEndLoop(query.totaltime);
             if reads {
                 // Of all fetches; the executor's own count is that of the last.
                 amounts[Measure::RowsRead as usize] = (*query.totaltime).ntuples as u64;
@@ -447,9 +498,9 @@ unsafe fn account(frame: Frame) {
             amounts[Measure::BlocksRead as usize] =
                 (*query.totaltime).bufusage.shared_blks_read.max(0) as u64;
         }
-        amounts[Measure::CpuUs as usize] = (process_cpu_us() - frame.cpu_us).max(0) as u64;
+        amounts[Measure::CpuUs as usize] = (process_cpu_us() - cpu_us).max(0) as u64;
         for amount in &mut amounts {
-            *amount = amount.saturating_mul(frame.weight);
+            *amount = amount.saturating_mul(weight);
         }
         let count = named.len() as u64;
         for (number, named) in named.iter().enumerate() {
@@ -457,12 +508,12 @@ unsafe fn account(frame: Frame) {
             let mut share =
                 amounts.map(|all| all / count + u64::from((number as u64) < all % count));
             if reads {
-                share[Measure::Reads as usize] = frame.weight;
+                share[Measure::Reads as usize] = weight;
             }
             local::note(&named.key, named.leaf, &share);
         }
         if reads {
-            local::statement_counted(frame.weight);
+            local::statement_counted(weight);
         }
         local::flush_if_old();
     }

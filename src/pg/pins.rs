@@ -74,8 +74,31 @@ impl Column {
         }
     }
 
+    /// Whether what a scan gives as `var` is the column.
+    ///
+    /// # Safety
+    /// A scan, and an expression of its target list.
+    pub unsafe fn is_read_by(&self, scan: *const pg_sys::Plan, var: &pg_sys::Var) -> bool {
+        // SAFETY: the cast follows the tag.
+        unsafe {
+            if (*scan.cast::<pg_sys::Scan>()).scanrelid != self.rti {
+                return false;
+            }
+            let column = match (*scan).type_ {
+                pg_sys::NodeTag::T_IndexOnlyScan => {
+                    self.in_index((*scan.cast::<pg_sys::IndexOnlyScan>()).indextlist)
+                }
+                _ => Some(*self),
+            };
+            column.is_some_and(|c| var.varno as pg_sys::Index == c.rti && var.varattno == c.attno)
+        }
+    }
+
     /// Whether an operator compares the column for equality with values of its own kind.
-    unsafe fn is_equality(&self, operator: pg_sys::Oid, collation: pg_sys::Oid) -> bool {
+    ///
+    /// # Safety
+    /// Looks into the catalog cache: in a transaction.
+    pub unsafe fn is_equality(&self, operator: pg_sys::Oid, collation: pg_sys::Oid) -> bool {
         if collation != self.collation {
             return false;
         }
@@ -114,8 +137,14 @@ pub unsafe fn attribute_of(
     unsafe {
         #[cfg(not(feature = "pg18"))]
         return (*descriptor).attrs.as_ptr().add(attno as usize - 1);
+        // The array lies behind that of the compact ones (`TupleDescAttrAddress` of access/tupdesc.h).
         #[cfg(feature = "pg18")]
-        pg_sys::TupleDescAttr(descriptor, i32::from(attno) - 1)
+        (*descriptor)
+            .compact_attrs
+            .as_ptr()
+            .add((*descriptor).natts as usize)
+            .cast::<pg_sys::FormData_pg_attribute>()
+            .add(attno as usize - 1)
     }
 }
 
@@ -426,7 +455,11 @@ fn is_integer(typid: pg_sys::Oid) -> bool {
     [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID].contains(&typid)
 }
 
-unsafe fn bare(mut node: *mut pg_sys::Node) -> *mut pg_sys::Node {
+/// An expression without the changes of type that change nothing.
+///
+/// # Safety
+/// A tagged node.
+pub unsafe fn bare(mut node: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: a tagged node.
     unsafe {
         while (*node).type_ == pg_sys::NodeTag::T_RelabelType {

@@ -25,6 +25,18 @@ unsafe extern "C-unwind" {
         dest: *mut pg_sys::DestReceiver,
         qc: *mut pg_sys::QueryCompletion,
     );
+
+    pub fn InstrAlloc(n: i32, options: i32, asynchronous: bool) -> *mut pg_sys::Instrumentation;
+    pub fn InstrEndLoop(instrumentation: *mut pg_sys::Instrumentation);
+}
+
+/// Whether a node gave a row: a slot with something in it.
+///
+/// # Safety
+/// What a plan's node has returned.
+pub unsafe fn holds_row(slot: *const pg_sys::TupleTableSlot) -> bool {
+    // SAFETY: null, or a slot.
+    unsafe { !slot.is_null() && u32::from((*slot).tts_flags) & pg_sys::TTS_FLAG_EMPTY == 0 }
 }
 
 /// `STATEMENT_TIMEOUT` of `utils/timeout.h`: the fourth of its reasons in every version from 14 to 18.

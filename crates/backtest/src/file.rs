@@ -34,7 +34,10 @@ impl fmt::Display for FileError {
             FileError::Read(error) => write!(f, "could not read the file: {error}"),
             FileError::Csv(error) => write!(f, "could not read the CSV: {error}"),
             FileError::Time { line, text } => {
-                write!(f, "line {line}: neither a number nor an ISO time: \"{text}\"")
+                write!(
+                    f,
+                    "line {line}: neither a number nor an ISO time: \"{text}\""
+                )
             }
             FileError::Empty => f.write_str("there are no loads in the file"),
         }
@@ -106,17 +109,35 @@ pub fn parse(text: impl Read, step_us: i64) -> Result<Trace, FileError> {
 /// file, or have no positive size there, have the mean of the others, or 1.
 pub fn sizes(path: &Path, names: &[String]) -> Result<Vec<f64>, FileError> {
     let mut sizes = BTreeMap::new();
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(FileError::Csv)?;
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .from_path(path)
+        .map_err(FileError::Csv)?;
     for record in reader.records() {
         let record = record.map_err(FileError::Csv)?;
-        let size = record.get(1).and_then(|size| size.trim().parse::<f64>().ok());
-        if let (Some(name), Some(size)) = (record.get(0), size.filter(|size| *size > 0.0 && size.is_finite())) {
+        let size = record
+            .get(1)
+            .and_then(|size| size.trim().parse::<f64>().ok());
+        if let (Some(name), Some(size)) = (
+            record.get(0),
+            size.filter(|size| *size > 0.0 && size.is_finite()),
+        ) {
             sizes.insert(name.to_owned(), size);
         }
     }
-    let known: Vec<f64> = names.iter().filter_map(|name| sizes.get(name).copied()).collect();
-    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
-    Ok(names.iter().map(|name| sizes.get(name).copied().unwrap_or(mean)).collect())
+    let known: Vec<f64> = names
+        .iter()
+        .filter_map(|name| sizes.get(name).copied())
+        .collect();
+    let mean = if known.is_empty() {
+        1.0
+    } else {
+        known.iter().sum::<f64>() / known.len() as f64
+    };
+    Ok(names
+        .iter()
+        .map(|name| sizes.get(name).copied().unwrap_or(mean))
+        .collect())
 }
 
 /// Numbers below this are step numbers; above they are seconds since 1970 (this is in 1973).
@@ -137,9 +158,19 @@ fn time(text: &str) -> Option<Time> {
     let (date, rest) = text.split_at_checked(10)?;
     let mut date = date.split('-');
     let year: i64 = date.next()?.parse().ok()?;
-    let month: i64 = date.next()?.parse().ok().filter(|month| (1..=12).contains(month))?;
-    let day: i64 = date.next()?.parse().ok().filter(|day| (1..=31).contains(day))?;
-    let clock = rest.trim_start_matches(['T', 't', ' ']).trim_end_matches(['Z', 'z']);
+    let month: i64 = date
+        .next()?
+        .parse()
+        .ok()
+        .filter(|month| (1..=12).contains(month))?;
+    let day: i64 = date
+        .next()?
+        .parse()
+        .ok()
+        .filter(|day| (1..=31).contains(day))?;
+    let clock = rest
+        .trim_start_matches(['T', 't', ' '])
+        .trim_end_matches(['Z', 'z']);
     let zone_from = clock.find(['+', '-']).unwrap_or(clock.len());
     let (clock, zone) = clock.split_at_checked(zone_from)?;
     let seconds = clock_seconds(clock)?;
@@ -183,7 +214,9 @@ fn own_step(rows: &[(i64, Vec<f32>)]) -> i64 {
         .filter(|step| *step > 0)
         .collect();
     steps.sort_unstable();
-    let most = steps.chunk_by(|a, b| a == b).max_by_key(|equal| equal.len());
+    let most = steps
+        .chunk_by(|a, b| a == b)
+        .max_by_key(|equal| equal.len());
     most.and_then(|equal| equal.first().copied()).unwrap_or(0)
 }
 
@@ -224,8 +257,17 @@ mod tests {
     #[test]
     fn what_is_no_trace_is_an_error() {
         assert!(matches!(parse("".as_bytes(), 1), Err(FileError::Empty)));
-        assert!(matches!(parse("t,a\n".as_bytes(), 1), Err(FileError::Empty)));
-        assert!(matches!(parse("t\n1\n".as_bytes(), 1), Err(FileError::Empty)));
-        assert!(matches!(parse("t,a\nx,1\n".as_bytes(), 1), Err(FileError::Time { line: 2, .. })));
+        assert!(matches!(
+            parse("t,a\n".as_bytes(), 1),
+            Err(FileError::Empty)
+        ));
+        assert!(matches!(
+            parse("t\n1\n".as_bytes(), 1),
+            Err(FileError::Empty)
+        ));
+        assert!(matches!(
+            parse("t,a\nx,1\n".as_bytes(), 1),
+            Err(FileError::Time { line: 2, .. })
+        ));
     }
 }

@@ -30,4 +30,4 @@ mod walk;
 
 pub use report::Report;
 pub use trace::Trace;
-pub use walk::{Options, Refused, run};
+pub use walk::{Options, Refused, run, run_with};

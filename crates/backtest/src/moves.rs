@@ -4,8 +4,8 @@ use crate::report::Moves;
 use crate::trace::Trace;
 use crate::units::Partition;
 
-/// A partition is relieved down to this share of its capacity.
-const RELIEVED: f64 = 0.7;
+/// A partition is relieved of this share of its capacity.
+pub const RELIEF: f64 = 0.3;
 
 /// Sums over the cases.
 #[derive(Clone, Debug, Default)]
@@ -21,11 +21,6 @@ pub struct Tally {
     size_percent: f64,
 }
 
-/// How much load has to go: the forecast peak, at least the capacity, down to .7 of that.
-pub fn need(peak: f64, capacity: f64) -> f64 {
-    peak.max(capacity) - RELIEVED * capacity
-}
-
 impl Tally {
     /// Counts what moving these entities would have done to the saturation that begins in a slot, in
     /// the slots of an hour.
@@ -38,9 +33,13 @@ impl Tally {
         hour: usize,
         smooth: usize,
     ) {
-        let Some(capacity) = partition.capacity else { return };
+        let Some(capacity) = partition.capacity else {
+            return;
+        };
         let away = |slot: usize| {
-            let loads = moved.iter().map(|entity| f64::from(trace.load(slot, *entity)));
+            let loads = moved
+                .iter()
+                .map(|entity| f64::from(trace.load(slot, *entity)));
             loads.filter(|load| !load.is_nan()).sum::<f64>()
         };
         let (mut excess, mut left) = (0.0, 0.0);
@@ -56,10 +55,18 @@ impl Tally {
             self.slots += f64::from(u8::from(load >= capacity));
             self.slots_left += f64::from(u8::from(load - away >= capacity));
         }
-        let whole: f64 = partition.members.iter().map(|entity| trace.size(*entity)).sum();
+        let whole: f64 = partition
+            .members
+            .iter()
+            .map(|entity| trace.size(*entity))
+            .sum();
         let size: f64 = moved.iter().map(|entity| trace.size(*entity)).sum();
         self.cases += 1.0;
-        self.shares += if excess > 0.0 { 1.0 - left / excess } else { 1.0 };
+        self.shares += if excess > 0.0 {
+            1.0 - left / excess
+        } else {
+            1.0
+        };
         self.excess += excess;
         self.excess_left += left;
         self.entities += moved.len() as f64;

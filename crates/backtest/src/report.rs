@@ -172,9 +172,17 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{} entities in {} partitions, {} slots of {} min; capacities from the first {}, then {:.1} days forecast\n",
-            trace.entities, trace.partitions, trace.slots, trace.step_minutes, trace.first_part, trace.days
+            trace.entities,
+            trace.partitions,
+            trace.slots,
+            trace.step_minutes,
+            trace.first_part,
+            trace.days
         )?;
-        writeln!(f, "forecast rMAE (last value = 1), and share of values within the range (.8 is promised)")?;
+        writeln!(
+            f,
+            "forecast rMAE (last value = 1), and share of values within the range (.8 is promised)"
+        )?;
         self.entities.write(f, "entities")?;
         self.partitions.write(f, "partitions")?;
         self.write_trigger(f)?;
@@ -186,10 +194,19 @@ impl fmt::Display for Report {
 impl Forecasts {
     fn write(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
         write!(f, "  {name:<12}")?;
-        let figures = self.minutes.iter().zip(&self.rmae).zip(&self.rmae_scaled).zip(&self.covered);
+        let figures = self
+            .minutes
+            .iter()
+            .zip(&self.rmae)
+            .zip(&self.rmae_scaled)
+            .zip(&self.covered);
         for (((minutes, rmae), scaled), covered) in figures {
             let (rmae, scaled) = (Figure(*rmae, 3), Figure(*scaled, 3));
-            write!(f, "{minutes:>6} min: {rmae} / {scaled} ({})", Figure(*covered, 2))?;
+            write!(
+                f,
+                "{minutes:>6} min: {rmae} / {scaled} ({})",
+                Figure(*covered, 2)
+            )?;
         }
         writeln!(f)
     }
@@ -197,7 +214,9 @@ impl Forecasts {
 
 impl Report {
     fn write_trigger(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { trigger, reactive, .. } = self;
+        let Report {
+            trigger, reactive, ..
+        } = self;
         writeln!(
             f,
             "\nsaturation within {} min: {} probabilities, base rate {}",
@@ -213,7 +232,10 @@ impl Report {
             Figure(trigger.ece, 4),
             Figure(reactive.average_precision, 3)
         )?;
-        writeln!(f, "  rule                         precision   recall   onsets caught   median lead")?;
+        writeln!(
+            f,
+            "  rule                         precision   recall   onsets caught   median lead"
+        )?;
         for (name, rule) in [
             ("p >= .6", &trigger.at_60),
             ("p >= .7 in 2 of 3", &trigger.at_70_in_2_of_3),

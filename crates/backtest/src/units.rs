@@ -29,17 +29,30 @@ pub struct Partition {
 impl Partition {
     /// A partition of these loads, averaged over so many slots, with a quantile of the first so many
     /// as capacity.
-    pub fn new(members: Vec<usize>, raw: Vec<f64>, smooth: usize, first: usize, quantile: f64) -> Self {
+    pub fn new(
+        members: Vec<usize>,
+        raw: Vec<f64>,
+        smooth: usize,
+        first: usize,
+        quantile: f64,
+    ) -> Self {
         let averaged: Vec<f64> = (0..raw.len())
             .map(|slot| {
-                let window = raw.iter().take(slot + 1).skip((slot + 1).saturating_sub(smooth));
+                let window = raw
+                    .iter()
+                    .take(slot + 1)
+                    .skip((slot + 1).saturating_sub(smooth));
                 let known = window.filter(|load| !load.is_nan());
                 let (sum, count) = known.fold((0.0, 0.0), |(s, c), load| (s + load, c + 1.0));
                 sum / count
             })
             .collect();
-        let mut known: Vec<f64> =
-            averaged.iter().take(first).copied().filter(|load| !load.is_nan()).collect();
+        let mut known: Vec<f64> = averaged
+            .iter()
+            .take(first)
+            .copied()
+            .filter(|load| !load.is_nan())
+            .collect();
         known.sort_unstable_by(f64::total_cmp);
         let place = (known.len() as f64 * quantile) as usize;
         let capacity = known.get(place.min(known.len().saturating_sub(1))).copied();
@@ -59,7 +72,9 @@ impl Partition {
     /// Was it saturated in a slot?
     pub fn saturated(&self, slot: usize) -> Option<bool> {
         let load = self.load(slot);
-        self.capacity.filter(|_| !load.is_nan()).map(|capacity| load >= capacity)
+        self.capacity
+            .filter(|_| !load.is_nan())
+            .map(|capacity| load >= capacity)
     }
 
     /// Does it saturate within so many slots after this one? Unknown if it is saturated already or
@@ -68,15 +83,18 @@ impl Partition {
         if self.saturated(slot) != Some(false) {
             return None;
         }
-        let next: Vec<bool> =
-            (slot + 1..=slot + horizon).filter_map(|slot| self.saturated(slot)).collect();
+        let next: Vec<bool> = (slot + 1..=slot + horizon)
+            .filter_map(|slot| self.saturated(slot))
+            .collect();
         let happened = next.contains(&true);
         (happened || next.len() * 2 >= horizon).then_some(happened)
     }
 
     /// Does saturation begin in a slot?
     pub fn is_onset(&self, slot: usize) -> bool {
-        let before = slot.checked_sub(1).and_then(|before| self.saturated(before));
+        let before = slot
+            .checked_sub(1)
+            .and_then(|before| self.saturated(before));
         before == Some(false) && self.saturated(slot) == Some(true)
     }
 }
@@ -99,21 +117,31 @@ pub fn judge(
     let (mut pairs, mut ratios) = (Vec::new(), Vec::new());
     let mut rules = [(); 4].map(|()| Counted::default());
     for (partition, said) in partitions.iter().zip(said) {
-        let Some(capacity) = partition.capacity else { continue };
+        let Some(capacity) = partition.capacity else {
+            continue;
+        };
         let slots = || (0..said.probabilities.len()).map(|number| first + number);
         let ratio = |slot: usize| partition.load(slot) / capacity;
         let alarms = [
             sustained(&said.probabilities, 0.6, 1, 1),
             sustained(&said.probabilities, 0.7, 2, 3),
-            slots().map(|slot| ratio(slot) >= NET && ratio(slot - 1) >= NET).collect(),
+            slots()
+                .map(|slot| ratio(slot) >= NET && ratio(slot - 1) >= NET)
+                .collect(),
             slots().map(|slot| ratio(slot) >= WARM).collect(),
         ];
         let [high, twice, net, warm] = alarms;
         let either: Vec<bool> = twice.iter().zip(&net).map(|(a, b)| *a || *b).collect();
         for (slot, probability) in slots().zip(&said.probabilities) {
             if let Some(outcome) = partition.outcome(slot, horizon) {
-                pairs.push(Pair { probability: *probability, outcome });
-                ratios.push(Pair { probability: ratio(slot), outcome });
+                pairs.push(Pair {
+                    probability: *probability,
+                    outcome,
+                });
+                ratios.push(Pair {
+                    probability: ratio(slot),
+                    outcome,
+                });
             }
         }
         for (rule, alarms) in rules.iter_mut().zip([high, twice, either, warm]) {
@@ -164,8 +192,12 @@ impl Counted {
 
     fn finish(self, step_minutes: f64) -> Rule {
         let alarms = Alarms::count(self.alarms);
-        let mut caught: Vec<f64> =
-            self.leads.iter().flatten().map(|slots| *slots as f64 * step_minutes).collect();
+        let mut caught: Vec<f64> = self
+            .leads
+            .iter()
+            .flatten()
+            .map(|slots| *slots as f64 * step_minutes)
+            .collect();
         Rule {
             precision: alarms.precision(),
             recall: alarms.recall(),

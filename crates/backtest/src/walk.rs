@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use autopilot::selection;
 use predict::{Calendar, Config, EntityForecast, HORIZONS, Interval, Predictor};
 
-use crate::moves::{Tally, need};
+use crate::moves::{RELIEF, Tally};
 use crate::report::{Cost, Extent, Forecasts, Report};
 use crate::trace::Trace;
 use crate::units::{Partition, Said, judge};
@@ -77,14 +77,26 @@ const TRAINED_DAYS: usize = 8;
 
 /// Walks over a trace.
 pub fn run(trace: &Trace, options: &Options) -> Result<Report, Refused> {
+    run_with(trace, options, None, &mut || {})
+}
+
+/// Walks over a trace whose entities are in partitions that are known: lists of their places. Calls
+/// `each` once a slot, for whoever wants to show progress or to be interrupted.
+pub fn run_with(
+    trace: &Trace,
+    options: &Options,
+    members: Option<Vec<Vec<usize>>>,
+    each: &mut dyn FnMut(),
+) -> Result<Report, Refused> {
     if trace.entities() == 0 {
         return Err(Refused::NoEntities);
     }
     if trace.slots() < 4 {
         return Err(Refused::TooShort);
     }
-    let mut walk = Walk::new(trace, options);
+    let mut walk = Walk::new(trace, options, members);
     for slot in walk.begin..trace.slots() {
+        each();
         walk.step(slot);
     }
     Ok(walk.finish())
@@ -139,14 +151,18 @@ struct Clock {
 }
 
 impl<'a> Walk<'a> {
-    fn new(trace: &'a Trace, options: &'a Options) -> Self {
+    fn new(trace: &'a Trace, options: &'a Options, members: Option<Vec<Vec<usize>>>) -> Self {
         let calendar = Calendar::of_step(trace.step_us);
         let slots = trace.slots();
         let share = options.first_share.clamp(0.0, 1.0);
         let first = ((slots as f64 * share) as usize).clamp(1, slots - 1);
         let day = calendar.slots_per_day() as usize;
         let smooth = calendar.slots(SMOOTH_MINUTES) as usize;
-        let count = options.partitions.clamp(1, trace.entities());
+        let members = members.unwrap_or_else(|| {
+            let count = options.partitions.clamp(1, trace.entities());
+            assign(trace.entities(), count, options.seed)
+        });
+        let count = members.len();
         let config = Config {
             calendar,
             seed: options.seed,
@@ -158,10 +174,15 @@ impl<'a> Walk<'a> {
         };
         let mut predictor = Predictor::new(config);
         let mut partitions = Vec::with_capacity(count);
-        for (number, members) in assign(trace.entities(), count, options.seed).into_iter().enumerate() {
+        for (number, members) in members.into_iter().enumerate() {
             let total = |slot: usize| {
-                let loads = members.iter().map(|entity| f64::from(trace.load(slot, *entity)));
-                loads.filter(|load| load.is_finite()).reduce(|a, b| a + b).unwrap_or(f64::NAN)
+                let loads = members
+                    .iter()
+                    .map(|entity| f64::from(trace.load(slot, *entity)));
+                loads
+                    .filter(|load| load.is_finite())
+                    .reduce(|a, b| a + b)
+                    .unwrap_or(f64::NAN)
             };
             let raw: Vec<f64> = (0..slots).map(total).collect();
             let ids: Vec<u64> = members.iter().map(|entity| *entity as u64).collect();
@@ -216,14 +237,13 @@ impl<'a> Walk<'a> {
         let decision = self.predictor.retrain();
         let took = begun.elapsed();
         let cost = &mut self.clock.cost;
-        if std::env::var("VERBOSE").is_ok() {
-            eprintln!("{took:?} {:?}\n   {:?}\n   {:?}", decision.trigger, decision.entities, decision.totals);
-        }
         self.clock.trainings += took;
         cost.trainings += 1;
         cost.promoted += u64::from(decision.trigger.promoted);
         cost.training_ms_max = cost.training_ms_max.max(took.as_secs_f64() * 1e3);
-        cost.rows_max = cost.rows_max.max(decision.trigger.rows + decision.trigger.judged);
+        cost.rows_max = cost
+            .rows_max
+            .max(decision.trigger.rows + decision.trigger.judged);
     }
 
     /// Records what is said, and settles what was chosen.
@@ -239,13 +259,17 @@ impl<'a> Walk<'a> {
             let said = self.predictor.forecast_entities(&ids);
             self.clock.entities += begun.elapsed();
             self.clock.entities_count += said.len();
-            forecasts = said.into_iter().map(|forecast| (forecast.id, forecast)).collect();
+            forecasts = said
+                .into_iter()
+                .map(|forecast| (forecast.id, forecast))
+                .collect();
         }
         for forecast in forecasts.values() {
             let entity = forecast.id as usize;
             let load = |slot: usize| f64::from(self.trace.load(slot, entity));
             let scale = self.scales.get(entity).copied().unwrap_or(0.0);
-            self.entity_errors.add(slot, &self.calendar, &forecast.at, load, scale);
+            self.entity_errors
+                .add(slot, &self.calendar, &forecast.at, load, scale);
         }
         for unit in &units {
             let number = unit.unit as usize;
@@ -255,9 +279,16 @@ impl<'a> Walk<'a> {
                 continue;
             };
             let known = unit.now.is_some() && partition.capacity.is_some();
-            said.probabilities.push(if known { unit.probability } else { f64::NAN });
+            said.probabilities
+                .push(if known { unit.probability } else { f64::NAN });
             let load = |slot: usize| partition.raw.get(slot).copied().unwrap_or(f64::NAN);
-            self.total_errors.add(slot, &self.calendar, &unit.at, load, partition.capacity.unwrap_or(0.0));
+            self.total_errors.add(
+                slot,
+                &self.calendar,
+                &unit.at,
+                load,
+                partition.capacity.unwrap_or(0.0),
+            );
             let onset = slot + self.calendar.slots(AHEAD_MINUTES) as usize;
             if let Some(capacity) = partition.capacity
                 && partition.is_onset(onset)
@@ -265,20 +296,28 @@ impl<'a> Walk<'a> {
                 if forecasts.is_empty() {
                     let ids: Vec<u64> = entities.iter().map(|(id, _)| *id).collect();
                     let said = self.predictor.forecast_entities(&ids);
-                    forecasts = said.into_iter().map(|forecast| (forecast.id, forecast)).collect();
+                    forecasts = said
+                        .into_iter()
+                        .map(|forecast| (forecast.id, forecast))
+                        .collect();
                 }
-                let need = need(unit.peak.mid, capacity);
-                let moved = choose(self.trace, partition, &forecasts, need);
+                let moved = choose(self.trace, partition, &forecasts, RELIEF * capacity);
                 let hour = self.calendar.slots(60) as usize;
-                self.tally.add(self.trace, partition, &moved, onset, hour, self.smooth);
+                self.tally
+                    .add(self.trace, partition, &moved, onset, hour, self.smooth);
             }
         }
     }
 
     fn finish(self) -> Report {
         let minutes = self.trace.step_us as f64 / 6e7;
-        let (trigger, reactive, trigger_with_net) =
-            judge(&self.partitions, &self.said, self.first, self.horizon, minutes);
+        let (trigger, reactive, trigger_with_net) = judge(
+            &self.partitions,
+            &self.said,
+            self.first,
+            self.horizon,
+            minutes,
+        );
         let per = |time: Duration, count: f64| time.as_secs_f64() * 1e3 / count.max(1.0);
         let clock = self.clock;
         let cost = Cost {
@@ -320,12 +359,18 @@ fn choose(
     need: f64,
 ) -> Vec<usize> {
     let score = |entity: &usize| {
-        let Some(forecast) = forecasts.get(&(*entity as u64)) else { return 0.0 };
+        let Some(forecast) = forecasts.get(&(*entity as u64)) else {
+            return 0.0;
+        };
         let next = forecast.at.last().map_or(0.0, |interval| interval.mid);
         selection::score(next, forecast.same_time)
     };
     let scores: Vec<f64> = partition.members.iter().map(score).collect();
-    let sizes: Vec<f64> = partition.members.iter().map(|entity| trace.size(*entity)).collect();
+    let sizes: Vec<f64> = partition
+        .members
+        .iter()
+        .map(|entity| trace.size(*entity))
+        .collect();
     selection::choose(need, &scores, &sizes)
         .into_iter()
         .filter_map(|number| partition.members.get(number).copied())
@@ -343,7 +388,9 @@ fn scales(trace: &Trace) -> Vec<f64> {
             }
         }
     }
-    sums.iter().map(|(sum, count): &(f64, f64)| sum / count.max(1.0)).collect()
+    sums.iter()
+        .map(|(sum, count): &(f64, f64)| sum / count.max(1.0))
+        .collect()
 }
 
 /// Sums of errors, per horizon.
@@ -395,10 +442,25 @@ impl Errors {
     fn finish(&self, calendar: &Calendar, step_minutes: f64) -> Forecasts {
         let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
         Forecasts {
-            minutes: calendar.horizons().map(|slots| slots as f64 * step_minutes).to_vec(),
-            rmae: self.sums.iter().map(|sum| share(sum.error, sum.baseline)).collect(),
-            rmae_scaled: self.sums.iter().map(|sum| share(sum.scaled_error, sum.scaled_baseline)).collect(),
-            covered: self.sums.iter().map(|sum| share(sum.covered as f64, sum.count as f64)).collect(),
+            minutes: calendar
+                .horizons()
+                .map(|slots| slots as f64 * step_minutes)
+                .to_vec(),
+            rmae: self
+                .sums
+                .iter()
+                .map(|sum| share(sum.error, sum.baseline))
+                .collect(),
+            rmae_scaled: self
+                .sums
+                .iter()
+                .map(|sum| share(sum.scaled_error, sum.scaled_baseline))
+                .collect(),
+            covered: self
+                .sums
+                .iter()
+                .map(|sum| share(sum.covered as f64, sum.count as f64))
+                .collect(),
             count: self.sums.iter().map(|sum| sum.count).collect(),
         }
     }

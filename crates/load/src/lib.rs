@@ -4,6 +4,7 @@
 //! - [`values`]: long values by their digest, in another such block;
 //! - [`rates`]: decayed counters, events per second over one minute, five minutes and an hour;
 //! - [`sampling`]: count every event of a quiet table and one in 2^k of a busy one, without bias;
+//! - [`meter`]: how many events happen per second, as many processes see it together;
 //! - [`history`]: cumulative counters into deltas, deltas into coarser rows, rows into the bin;
 //! - [`minutes`]: two looks at the counters of all entities into the rows of one minute;
 //! - [`clock`]: time that never runs backwards, made of time that may.
@@ -25,6 +26,7 @@
 
 pub mod clock;
 pub mod history;
+pub mod meter;
 pub mod minutes;
 pub mod rates;
 mod region;

@@ -7,13 +7,12 @@
 //! as it is chosen from the past: [`Rate::next`] looks at rates, never at the event at hand.
 //!
 //! Powers of two keep weights whole numbers and coins a mask of bits.
+//!
+//! A [`Budget`] is what one of many sessions may keep: everything while it has tokens, after that its share
+//! of what all of them together should keep.
 
 /// Fewer than one in 2^10 are never kept.
 pub const LEVEL_MAX: u8 = 10;
-
-/// The usual number of events per second to be kept of one partition. At ten microseconds each,
-/// counting takes 2% of a core.
-pub const TARGET_PER_SECOND: f64 = 2000.0;
 
 /// A finer rate is chosen only if it would stay below this share of the target. After the rate was
 /// halved, at least half the target is kept; so there is room before it is doubled again.
@@ -95,10 +94,142 @@ impl Rate {
     }
 }
 
+/// What a session may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    rate: Rate,
+    tokens: f64,
+    /// Most tokens.
+    capacity: f64,
+}
+
+/// Tokens that come back each second whatever happens, so that a session that was quiet for long enough is
+/// exact again.
+const TOKENS_PER_SECOND: f64 = 1.0;
+
+impl Budget {
+    /// A full one of so many tokens.
+    pub const fn new(capacity: f64) -> Self {
+        Budget {
+            rate: Rate::EXACT,
+            tokens: capacity,
+            capacity,
+        }
+    }
+
+    /// The rate until the next interval ends.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// An event was kept.
+    #[inline]
+    pub fn spend(&mut self) {
+        self.tokens -= 1.0;
+    }
+
+    /// An interval of so many seconds is over, in which so many events happened here, kept or not. All
+    /// sessions together see `all_per_second` and should keep at most `kept_per_second`.
+    ///
+    /// Each event earns its share of a token, so that what all sessions keep in the long run is
+    /// `kept_per_second`, however many they are, and everything if there is no more than that.
+    pub fn settle(&mut self, events: u64, seconds: f64, all_per_second: f64, kept_per_second: f64) {
+        if seconds.is_nan() || seconds <= 0.0 {
+            return;
+        }
+        // What all sessions do may not be known yet.
+        let all = all_per_second.max(events as f64 / seconds);
+        let share = if all > kept_per_second {
+            kept_per_second / all
+        } else {
+            1.0
+        };
+        self.tokens += events as f64 * share + seconds * TOKENS_PER_SECOND;
+        self.tokens = self.tokens.min(self.capacity);
+        self.rate = if self.tokens > self.capacity / 4.0 {
+            Rate::EXACT
+        } else {
+            self.rate.next(all, kept_per_second)
+        };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Sessions of one load for a while, in intervals of 0.2 s; the share that is kept in the second half.
+    fn kept(sessions: usize, each_per_second: u64, seconds: u64) -> f64 {
+        let all = sessions as f64 * each_per_second as f64;
+        let mut budgets = vec![Budget::new(2000.0); sessions];
+        let (mut kept, mut happened) = (0.0, 0);
+        for interval in 0..5 * seconds {
+            for budget in &mut budgets {
+                let events = each_per_second / 5;
+                // On average: coins are tested elsewhere.
+                let here = events as f64 * budget.rate().probability();
+                budget.tokens -= here;
+                budget.settle(events, 0.2, all, 300.0);
+                if interval > 5 * seconds / 2 {
+                    kept += here;
+                    happened += events;
+                }
+            }
+        }
+        kept / happened as f64
+    }
+
+    #[test]
+    fn low_loads_are_exact_for_ever() {
+        assert_eq!(kept(1, 300, 3600), 1.0);
+        assert_eq!(kept(20, 15, 3600), 1.0);
+    }
+
+    #[test]
+    fn all_sessions_share_the_budget() {
+        for (sessions, each) in [(1, 10_000), (8, 5000), (200, 200)] {
+            let all = sessions as f64 * each as f64;
+            let kept_per_second = kept(sessions, each, 600) * all;
+            let allowed = 300.0 + sessions as f64;
+            assert!(
+                kept_per_second <= 1.02 * allowed && kept_per_second > 100.0,
+                "{sessions} sessions keep {kept_per_second} a second"
+            );
+        }
+    }
+
+    #[test]
+    fn a_burst_of_a_quiet_session_is_exact() {
+        let mut budget = Budget::new(2000.0);
+        for _ in 0..5 {
+            assert_eq!(budget.rate(), Rate::EXACT);
+            (0..256).for_each(|_| budget.spend());
+            budget.settle(256, 0.01, 50_000.0, 300.0);
+        }
+        (0..256).for_each(|_| budget.spend());
+        budget.settle(256, 0.01, 50_000.0, 300.0);
+        assert!(budget.rate() > Rate::EXACT);
+        // Quiet for long enough.
+        budget.settle(1, 3600.0, 50_000.0, 300.0);
+        assert_eq!(budget.rate(), Rate::EXACT);
+    }
+
+    #[test]
+    fn a_budget_survives_nonsense() {
+        let mut budget = Budget::new(2000.0);
+        for (seconds, all, kept) in [
+            (0.0, 1.0, 1.0),
+            (-1.0, 1.0, 1.0),
+            (f64::NAN, 1.0, 1.0),
+            (1.0, f64::NAN, 300.0),
+            (1.0, f64::INFINITY, 300.0),
+            (1.0, 1.0, 0.0),
+        ] {
+            budget.settle(10, seconds, all, kept);
+            assert!(budget.tokens.is_finite(), "{seconds} {all} {kept}");
+        }
+    }
 
     #[test]
     fn quiet_tables_are_counted_exactly() {

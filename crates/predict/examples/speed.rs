@@ -13,7 +13,9 @@ const UNITS: u64 = 64;
 fn main() {
     let mut predictor = Predictor::new(Config::default());
     for unit in 0..UNITS {
-        let members: Vec<u64> = (0..ENTITIES).filter(|entity| entity % UNITS == unit).collect();
+        let members: Vec<u64> = (0..ENTITIES)
+            .filter(|entity| entity % UNITS == unit)
+            .collect();
         predictor.set_unit(unit, Some(3_000.0), &members);
     }
     let mut pushes = Vec::new();
@@ -35,26 +37,47 @@ fn main() {
         let _ = predictor.push(slot * 300_000_000, &entities, &units);
         pushes.push(begun.elapsed());
     }
-    println!("a slot: {:?} on average", pushes.iter().sum::<std::time::Duration>() / 2_592);
+    println!(
+        "a slot: {:?} on average",
+        pushes.iter().sum::<std::time::Duration>() / 2_592
+    );
     for _ in 0..3 {
         let (begun, cpu) = (Instant::now(), cpu_ms());
         let decision = predictor.retrain();
         let (took, cpu) = (begun.elapsed(), cpu_ms() - cpu);
-        let rows = (decision.trigger.rows, decision.entities.rows, decision.totals.rows);
+        let rows = (
+            decision.trigger.rows,
+            decision.entities.rows,
+            decision.totals.rows,
+        );
         println!("training: {took:?}, {cpu} ms of CPU, on {rows:?} rows");
-        println!("  {}; {}", decision.trigger.reason, decision.entities.reason);
+        println!(
+            "  {}; {}",
+            decision.trigger.reason, decision.entities.reason
+        );
     }
     let ids: Vec<u64> = (0..ENTITIES).collect();
     for _ in 0..5 {
         let (begun, cpu) = (Instant::now(), cpu_ms());
         let forecasts = predictor.forecast_entities(&ids);
-        println!("{} entities: {:?}, {} ms of CPU", forecasts.len(), begun.elapsed(), cpu_ms() - cpu);
+        println!(
+            "{} entities: {:?}, {} ms of CPU",
+            forecasts.len(),
+            begun.elapsed(),
+            cpu_ms() - cpu
+        );
     }
     let begun = Instant::now();
     let units = predictor.forecast_units();
     println!("{} units: {:?}", units.len(), begun.elapsed());
     if let Ok(status) = std::fs::read_to_string("/proc/self/status") {
-        println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or(""));
+        println!(
+            "{}",
+            status
+                .lines()
+                .find(|line| line.starts_with("VmHWM"))
+                .unwrap_or("")
+        );
     }
 }
 
@@ -62,6 +85,9 @@ fn main() {
 /// the time that passed.
 fn cpu_ms() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let first = text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<u64>().ok());
+    let first = text
+        .split(' ')
+        .next()
+        .and_then(|nanoseconds| nanoseconds.parse::<u64>().ok());
     first.unwrap_or(0) / 1_000_000
 }

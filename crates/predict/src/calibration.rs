@@ -86,7 +86,9 @@ impl Calibrator {
     /// The pools' frequency at a score.
     fn pooled(&self, score: f64) -> f64 {
         let above = self.points.partition_point(|(centre, _)| *centre < score);
-        let before = above.checked_sub(1).and_then(|before| self.points.get(before));
+        let before = above
+            .checked_sub(1)
+            .and_then(|before| self.points.get(before));
         match (before, self.points.get(above)) {
             (Some((left, low)), Some((right, high))) => {
                 let share = ((score - left) / (right - left)).clamp(0.0, 1.0);
@@ -101,7 +103,10 @@ impl Calibrator {
     pub fn is_sound(&self) -> bool {
         let within = |value: f64| (0.0..=1.0).contains(&value);
         within(self.trust)
-            && self.points.iter().all(|(centre, share)| within(*centre) && within(*share))
+            && self
+                .points
+                .iter()
+                .all(|(centre, share)| within(*centre) && within(*share))
             && self.points.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1)
     }
 }
@@ -113,9 +118,17 @@ mod tests {
     use super::*;
 
     fn pairs() -> impl Strategy<Value = Vec<Pair>> {
-        let pair = (prop_oneof![0.0..=1.0, Just(f64::NAN), Just(f64::INFINITY), Just(-1.0)], any::<bool>());
+        let pair = (
+            prop_oneof![0.0..=1.0, Just(f64::NAN), Just(f64::INFINITY), Just(-1.0)],
+            any::<bool>(),
+        );
         prop::collection::vec(pair, 0..200).prop_map(|list| {
-            list.into_iter().map(|(probability, outcome)| Pair { probability, outcome }).collect()
+            list.into_iter()
+                .map(|(probability, outcome)| Pair {
+                    probability,
+                    outcome,
+                })
+                .collect()
         })
     }
 
@@ -138,7 +151,10 @@ mod tests {
                 let probability = if i % 2 == 0 { 0.2 } else { 0.6 };
                 // One in ten, and nine in ten.
                 let outcome = if i % 2 == 0 { i % 20 == 0 } else { i % 20 != 1 };
-                Pair { probability, outcome }
+                Pair {
+                    probability,
+                    outcome,
+                }
             })
             .collect();
         let calibrator = Calibrator::fit(&pairs);

@@ -9,9 +9,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::calendar::HORIZONS;
-use crate::features::series::{self, Described};
+use crate::features::series;
 use crate::forecast::Interval;
-use crate::gbm::{Bins, Gbm, Loss, Params};
+use crate::gbm::{Bins, Gbm, Loss, Params, Row};
 use crate::rows::Dated;
 
 /// Fewer rows than this teach nothing.
@@ -63,6 +63,14 @@ struct Head {
     high: f32,
 }
 
+/// A series that is about to be forecast.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared {
+    row: Row,
+    scale: f64,
+    last: f64,
+}
+
 /// A fitted model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeriesModel {
@@ -107,7 +115,7 @@ impl SeriesModel {
 
     /// Learns the ranges of the forecasts from rows that it was not fitted to.
     pub fn learn_ranges(&mut self, rows: &[SeriesRow]) {
-        let forecasts = self.loads(rows);
+        let forecasts = self.rows_loads(rows);
         for (horizon, head) in self.heads.iter_mut().enumerate() {
             let mut errors: Vec<f64> = rows
                 .iter()
@@ -129,26 +137,36 @@ impl SeriesModel {
         }
     }
 
-    /// The loads that it forecasts for rows.
-    fn loads(&self, rows: &[SeriesRow]) -> Vec<[f64; HORIZONS]> {
-        let described: Vec<(&[f32], f64, f64)> = rows
-            .iter()
-            .map(|row| (row.features.as_slice(), f64::from(row.scale), f64::from(row.last)))
-            .collect();
-        self.predict(&described)
+    /// What it needs to know of a series to forecast it: less than the features take.
+    pub fn prepare(&self, features: &[f32], scale: f64, last: f64) -> Prepared {
+        Prepared {
+            row: self.bins.row(features),
+            scale,
+            last,
+        }
     }
 
-    /// The loads of series with these features, scales and last loads.
-    fn predict(&self, described: &[(&[f32], f64, f64)]) -> Vec<[f64; HORIZONS]> {
-        let rows: Vec<_> = described.iter().map(|(row, _, _)| self.bins.row(row)).collect();
-        let mut loads: Vec<[f64; HORIZONS]> =
-            described.iter().map(|(_, _, last)| [*last; HORIZONS]).collect();
+    /// The loads that it forecasts for rows.
+    fn rows_loads(&self, rows: &[SeriesRow]) -> Vec<[f64; HORIZONS]> {
+        let prepare = |row: &SeriesRow| {
+            self.prepare(&row.features, f64::from(row.scale), f64::from(row.last))
+        };
+        self.loads(&rows.iter().map(prepare).collect::<Vec<_>>())
+    }
+
+    /// The loads that it forecasts.
+    fn loads(&self, series: &[Prepared]) -> Vec<[f64; HORIZONS]> {
+        let rows: Vec<_> = series.iter().map(|series| series.row).collect();
+        let mut loads: Vec<[f64; HORIZONS]> = series
+            .iter()
+            .map(|series| [series.last; HORIZONS])
+            .collect();
         for (horizon, head) in self.heads.iter().enumerate() {
             let changes = head.gbm.predict(&rows);
-            for ((loads, change), (_, scale, _)) in loads.iter_mut().zip(changes).zip(described) {
+            for ((loads, change), series) in loads.iter_mut().zip(changes).zip(series) {
                 if let Some(load) = loads.get_mut(horizon) {
-                    let relative = series::relative(*load, *scale) + f64::from(change);
-                    *load = series::absolute(relative, *scale).max(0.0);
+                    let relative = series::relative(*load, series.scale) + f64::from(change);
+                    *load = series::absolute(relative, series.scale).max(0.0);
                 }
             }
         }
@@ -156,25 +174,22 @@ impl SeriesModel {
     }
 
     /// Forecasts series.
-    pub fn forecast(&self, described: &[Described]) -> Vec<[Interval; HORIZONS]> {
-        let rows: Vec<(&[f32], f64, f64)> = described
-            .iter()
-            .map(|row| (row.features.as_slice(), row.scale, row.last))
-            .collect();
-        let loads = self.predict(&rows);
-        let range = |load: f64, scale: f64, error: f32| {
-            series::absolute(series::relative(load, scale) + f64::from(error), scale).max(0.0)
-        };
+    pub fn forecast(&self, series: &[Prepared]) -> Vec<[Interval; HORIZONS]> {
+        let loads = self.loads(series);
         loads
             .iter()
-            .zip(described)
-            .map(|(loads, row)| {
+            .zip(series)
+            .map(|(loads, series)| {
+                let range = |load: f64, error: f32| {
+                    let relative = series::relative(load, series.scale) + f64::from(error);
+                    series::absolute(relative, series.scale).max(0.0)
+                };
                 let mut intervals = [Interval::default(); HORIZONS];
                 for ((interval, load), head) in intervals.iter_mut().zip(loads).zip(&self.heads) {
                     *interval = Interval {
-                        low: range(*load, row.scale, head.low).min(*load),
+                        low: range(*load, head.low).min(*load),
                         mid: *load,
-                        high: range(*load, row.scale, head.high).max(*load),
+                        high: range(*load, head.high).max(*load),
                     };
                 }
                 intervals
@@ -186,7 +201,7 @@ impl SeriesModel {
     /// None if there is nothing to compare.
     pub fn rmae(&self, rows: &[SeriesRow], limit: f32) -> Option<f64> {
         let weights = weights(rows, limit, 1.0);
-        let forecasts = self.loads(rows);
+        let forecasts = self.rows_loads(rows);
         let mut ratios = Vec::new();
         for horizon in 0..HORIZONS {
             let (mut errors, mut baseline) = (0.0, 0.0);
@@ -211,9 +226,10 @@ impl SeriesModel {
     pub fn is_sound(&self) -> bool {
         self.bins.is_sound()
             && self.heads.len() == HORIZONS
-            && self.heads.iter().all(|head| {
-                head.gbm.is_sound() && head.low.is_finite() && head.high.is_finite()
-            })
+            && self
+                .heads
+                .iter()
+                .all(|head| head.gbm.is_sound() && head.low.is_finite() && head.high.is_finite())
     }
 }
 
@@ -233,7 +249,10 @@ fn weights(rows: &[SeriesRow], limit: f32, power: f64) -> Vec<f32> {
     }
     rows.iter()
         .map(|row| {
-            let (sum, count) = sums.get(usize::from(row.kind)).copied().unwrap_or((1.0, 1.0));
+            let (sum, count) = sums
+                .get(usize::from(row.kind))
+                .copied()
+                .unwrap_or((1.0, 1.0));
             (raw(row) * count / sum) as f32
         })
         .collect()
@@ -243,8 +262,8 @@ fn weights(rows: &[SeriesRow], limit: f32, power: f64) -> Vec<f32> {
 fn params(seed: u64, horizon: usize) -> Params {
     Params {
         loss: Loss::Absolute,
-        trees: 50,
-        rate: 0.15,
+        trees: 40,
+        rate: 0.18,
         row_share: 0.7,
         feature_share: 0.5,
         leaf_share: 0.001,

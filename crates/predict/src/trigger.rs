@@ -14,8 +14,8 @@ use smartcore::linalg::basic::arrays::Array;
 use smartcore::linalg::basic::matrix::DenseMatrix;
 use smartcore::linear::logistic_regression::{LogisticRegression, LogisticRegressionParameters};
 
-use crate::gbm::{Bins, Gbm, Loss, Params};
 use crate::features::unit::COUNT;
+use crate::gbm::{Bins, Gbm, Loss, Params};
 use crate::rows::Dated;
 
 /// Fewer rows than this teach nothing.
@@ -106,7 +106,8 @@ impl TriggerModel {
     /// Fits the rows. None if there are too few of them, or of either outcome.
     pub fn fit(rows: &[UnitRow], seed: u64) -> Option<TriggerModel> {
         let happened = rows.iter().filter(|row| row.outcome).count();
-        if rows.len() < ROWS_MIN || happened < OUTCOMES_MIN || rows.len() - happened < OUTCOMES_MIN {
+        if rows.len() < ROWS_MIN || happened < OUTCOMES_MIN || rows.len() - happened < OUTCOMES_MIN
+        {
             return None;
         }
         let (means, deviations) = moments(rows);
@@ -118,7 +119,10 @@ impl TriggerModel {
             model_rows.push(filled);
         }
         let outcomes: Vec<i32> = rows.iter().map(|row| i32::from(row.outcome)).collect();
-        let targets: Vec<f32> = rows.iter().map(|row| f32::from(u8::from(row.outcome))).collect();
+        let targets: Vec<f32> = rows
+            .iter()
+            .map(|row| f32::from(u8::from(row.outcome)))
+            .collect();
 
         let every = scaled.len().div_ceil(LINEAR_ROWS_MAX).max(1);
         let linear_outcomes: Vec<i32> = outcomes.iter().copied().step_by(every).collect();
@@ -126,9 +130,16 @@ impl TriggerModel {
         let scaled = DenseMatrix::from_2d_vec(&scaled).ok()?;
         let parameters = LogisticRegressionParameters::default().with_alpha(RIDGE);
         let linear = LogisticRegression::fit(&scaled, &linear_outcomes, parameters).ok()?;
-        let sign = if linear.classes().first() == Some(&0) { 1.0 } else { -1.0 };
-        let coefficients: Vec<f32> =
-            linear.coefficients().iterator(0).map(|value| sign * value).collect();
+        let sign = if linear.classes().first() == Some(&0) {
+            1.0
+        } else {
+            -1.0
+        };
+        let coefficients: Vec<f32> = linear
+            .coefficients()
+            .iterator(0)
+            .map(|value| sign * value)
+            .collect();
         let intercept = sign * linear.intercept().iterator(0).next().copied()?;
 
         let matrix = DenseMatrix::from_2d_vec(&model_rows).ok()?;
@@ -205,7 +216,10 @@ impl TriggerModel {
     pub fn learn_range(&mut self, rows: &[UnitRow]) {
         let features: Vec<&[f32]> = rows.iter().map(|row| row.features.as_slice()).collect();
         let rises = self.rises(&features);
-        let errors = rows.iter().zip(rises).map(|(row, [_, rise, _])| row.rise - rise);
+        let errors = rows
+            .iter()
+            .zip(rises)
+            .map(|(row, [_, rise, _])| row.rise - rise);
         let mut errors: Vec<f32> = errors.filter(|error| error.is_finite()).collect();
         errors.sort_unstable_by(f32::total_cmp);
         let at = |share: usize| errors.as_slice().get(errors.len() * share / 100).copied();
@@ -221,7 +235,10 @@ impl TriggerModel {
 
     fn linear(&self, filled: &[f32]) -> f64 {
         let scaled = scale(filled, &self.means, &self.deviations);
-        let products = scaled.iter().zip(&self.coefficients).map(|(x, c)| f64::from(x * c));
+        let products = scaled
+            .iter()
+            .zip(&self.coefficients)
+            .map(|(x, c)| f64::from(x * c));
         let sum = products.sum::<f64>() + f64::from(self.intercept);
         1.0 / (1.0 + (-sum).exp())
     }
@@ -237,7 +254,10 @@ impl TriggerModel {
             return zeros();
         };
         match self.forest.predict(&matrix) {
-            Ok(scores) => scores.iter().map(|score| f64::from(*score).clamp(0.0, 1.0)).collect(),
+            Ok(scores) => scores
+                .iter()
+                .map(|score| f64::from(*score).clamp(0.0, 1.0))
+                .collect(),
             Err(_) => zeros(),
         }
     }
@@ -274,7 +294,14 @@ fn moments(rows: &[UnitRow]) -> (Vec<f32>, Vec<f32>) {
         let count = count.max(1.0);
         let mean = sum / count;
         let deviation = (squares / count - mean * mean).max(0.0).sqrt();
-        (mean as f32, if deviation > 1e-6 { deviation as f32 } else { 1.0 })
+        (
+            mean as f32,
+            if deviation > 1e-6 {
+                deviation as f32
+            } else {
+                1.0
+            },
+        )
     });
     moments.unzip()
 }
@@ -283,7 +310,10 @@ fn moments(rows: &[UnitRow]) -> (Vec<f32>, Vec<f32>) {
 fn fill(features: &[f32], means: &[f32]) -> Vec<f32> {
     (0..COUNT)
         .map(|number| {
-            let value = features.get(number).copied().filter(|value| value.is_finite());
+            let value = features
+                .get(number)
+                .copied()
+                .filter(|value| value.is_finite());
             value.or(means.get(number).copied()).unwrap_or(0.0)
         })
         .collect()
@@ -292,5 +322,7 @@ fn fill(features: &[f32], means: &[f32]) -> Vec<f32> {
 /// Features in units of their deviation, within eight of them.
 fn scale(filled: &[f32], means: &[f32], deviations: &[f32]) -> Vec<f32> {
     let scaled = filled.iter().zip(means).zip(deviations);
-    scaled.map(|((value, mean), deviation)| ((value - mean) / deviation).clamp(-8.0, 8.0)).collect()
+    scaled
+        .map(|((value, mean), deviation)| ((value - mean) / deviation).clamp(-8.0, 8.0))
+        .collect()
 }

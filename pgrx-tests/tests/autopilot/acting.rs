@@ -92,12 +92,16 @@ fn a_shadow_is_resized() {
         for tenant in 1..=5 {
             load.set(tenant, 45);
         }
-        eventually("a shadow is ready", SOON, || Ok(done(&mut session, "create_shadow", "ready")? > 0))?;
+        eventually("a shadow is ready", SOON, || {
+            Ok(done(&mut session, "create_shadow", "ready")? > 0)
+        })?;
         let before = session.value("SELECT entities::text FROM shadow_status WHERE id = 1")?;
         for tenant in 1..=5 {
             load.set(tenant, 90);
         }
-        eventually("others come to it", SOON, || Ok(done(&mut session, "add_entities", "ready")? > 0))?;
+        eventually("others come to it", SOON, || {
+            Ok(done(&mut session, "add_entities", "ready")? > 0)
+        })?;
         let grown = session.value(
             "SELECT entities::text FROM shadow_decisions WHERE executed AND action = 'add_entities' LIMIT 1",
         )?;
@@ -158,7 +162,9 @@ fn the_worker_comes_back_and_leaves() {
     scenario(quick(), |server| {
         let mut session = prepare(server)?;
         let workers = |session: &mut Session| {
-            session.number("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'shadowpart autopilot'")
+            session.number(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'shadowpart autopilot'",
+            )
         };
         eventually("it is there", SOON, || Ok(workers(&mut session)? == 1))?;
         session.run(
@@ -170,12 +176,16 @@ fn the_worker_comes_back_and_leaves() {
         let mut other = server.connect_to("other")?;
         other.run("CREATE EXTENSION shadowpart")?;
         other.run(TABLE)?;
-        eventually("each database has its own", SOON, || Ok(workers(&mut session)? == 2))?;
+        eventually("each database has its own", SOON, || {
+            Ok(workers(&mut session)? == 2)
+        })?;
         other.run("SELECT shadow_set_policy('orders', write_rows_s => 5)")?;
         drop(other);
         session.run("DROP DATABASE other")?;
         session.run("SELECT shadow_unmanage('orders')")?;
-        eventually("nothing is watched, nobody watches", SOON, || Ok(workers(&mut session)? == 0))?;
+        eventually("nothing is watched, nobody watches", SOON, || {
+            Ok(workers(&mut session)? == 0)
+        })?;
         Ok(())
     });
 }

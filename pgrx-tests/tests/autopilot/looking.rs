@@ -44,6 +44,19 @@ fn a_threshold_works_from_the_first_minute() {
             "SELECT string_agg(action, ',') FROM shadow_plan('orders') WHERE partition = 'orders_b'::regclass",
         )?;
         ensure!(other == "hold", "{other}");
+        // Of one partition alone; what holds costs nothing.
+        let other = session.rows(
+            "SELECT partition::text, size, duration::text, stall_ms::text FROM shadow_plan('orders_b')",
+        )?;
+        ensure!(other.len() == 1, "{other:?}");
+        ensure!(other[0][0].as_deref() == Some("orders_b"), "{other:?}");
+        ensure!(other[0][1..].iter().all(Option::is_none), "{other:?}");
+        // Figures go by the names that capacities are set by.
+        let need = session.value(
+            "SELECT string_agg(DISTINCT need, ',') FROM shadow_plan('orders_a'),
+                    jsonb_object_keys(details -> 'need') need",
+        )?;
+        ensure!(need == "write_rows_s", "{need}");
         load.stop()?;
         Ok(())
     });
@@ -71,6 +84,22 @@ fn forecasts_are_judged() {
             )? >= 20)
             },
         )?;
+        let newest = session.rows(
+            "SELECT count(DISTINCT at), count(DISTINCT partition) FROM shadow_predict('orders_a')",
+        )?;
+        ensure!(newest[0][0].as_deref() == Some("1"), "{newest:?}");
+        ensure!(newest[0][1].as_deref() == Some("1"), "{newest:?}");
+        // However many are stored, the newest are found at once.
+        session.run("SET enable_seqscan = off")?;
+        let plan = session.rows("EXPLAIN SELECT * FROM shadow_predict('orders')")?;
+        session.run("RESET enable_seqscan")?;
+        ensure!(
+            plan.iter()
+                .flatten()
+                .flatten()
+                .any(|line| line.contains("prediction_at")),
+            "{plan:?}"
+        );
         // Close to what is written: the error of a steady load is small.
         let near = session.value(
             "SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY actual) BETWEEN 50 AND 150 FROM shadow_predictions

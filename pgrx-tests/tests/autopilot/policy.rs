@@ -20,9 +20,19 @@ fn settings_are_merged_and_shown() {
              SELECT shadow_set_policy('orders_a', write_rows_s => 50.5)",
         )?;
         let autopilot = shown(&mut session, "autopilot")?;
-        ensure!(autopilot == "* migrate table, orders_a migrate table", "{autopilot}");
+        ensure!(
+            autopilot == "* migrate table, orders_a migrate table",
+            "{autopilot}"
+        );
         ensure!(shown(&mut session, "write_rows_s")? == "* 1000 table, orders_a 50.5 partition");
-        ensure!(shown(&mut session, "cooldown_ms")? == "* 600000 table, orders_a 600000 table");
+        ensure!(shown(&mut session, "cooldown")? == "* 00:10:00 table, orders_a 00:10:00 table");
+        ensure!(shown(&mut session, "decommission_after")?.starts_with("* 02:00:00 default"));
+        // By the names that they are set by.
+        session.run("SELECT shadow_reset_policy('orders', ARRAY['cooldown'])")?;
+        ensure!(shown(&mut session, "cooldown")?.starts_with("* 01:00:00 default"));
+        session.run("SELECT shadow_set_policy('orders', targets => '{}')")?;
+        ensure!(shown(&mut session, "targets")?.starts_with("* none table"));
+        session.run("SELECT shadow_reset_policy('orders', ARRAY['targets'])")?;
         // What is not named stays.
         session.run("SELECT shadow_set_policy('orders', threshold => 0.9)")?;
         ensure!(shown(&mut session, "autopilot")?.starts_with("* migrate table"));
@@ -43,8 +53,15 @@ fn settings_are_merged_and_shown() {
                 .value("SELECT value FROM shadow_policies WHERE setting = 'autopilot'")?
                 == "off")
         })?;
+        // What is managed no more has no settings.
+        session.run("SELECT shadow_unmanage('orders')")?;
+        ensure!(session.number("SELECT count(*) FROM shadowpart.policy")? == 0);
         // A table that goes takes its settings with it, at the next minute's latest.
-        session.run("DROP TABLE orders")?;
+        session.run(
+            "SELECT shadow_manage('orders', 'tenant');
+             SELECT shadow_set_policy('orders', threshold => 0.9);
+             DROP TABLE orders",
+        )?;
         ensure!(session.number("SELECT count(*) FROM shadow_policies")? == 0);
         Ok(())
     });
@@ -68,6 +85,7 @@ fn bad_settings_are_refused() {
             ("'orders', ticks => '4 of 3'", "22023"),
             ("'orders', quiet_hours => '25:00-03:00'", "22023"),
             ("'orders', quiet_hours => 'night'", "22023"),
+            ("'orders', quiet_hours => '00:00-24:00'", "22023"),
             ("'orders', cooldown => '-1 s'", "22023"),
             ("'orders', reactive => 0.5", "22023"),
             ("'orders', targets => '{nowhere}'", "42704"),
@@ -109,8 +127,19 @@ fn bad_settings_are_refused() {
                 "{view}"
             );
         }
-        let failure = session.failure("SELECT shadow_add_target('nowhere')")?;
-        ensure!(failure.sqlstate == "42704", "{failure:?}");
+        for (call, sqlstate) in [
+            ("shadow_add_target('nowhere')", "42704"),
+            ("shadow_add_target(NULL)", "22004"),
+            ("shadow_drop_target('nowhere')", "42704"),
+            ("shadow_drop_target(NULL)", "22004"),
+        ] {
+            let failure = session.failure(&format!("SELECT {call}"))?;
+            ensure!(failure.sqlstate == sqlstate, "{call}: {failure:?}");
+            ensure!(
+                failure.detail.is_some() && failure.hint.is_some(),
+                "{call}: {failure:?}"
+            );
+        }
         Ok(())
     });
 }

@@ -152,3 +152,56 @@ fn spared_statements_do_the_same() {
         Ok(())
     });
 }
+
+/// What the hooks look up takes no part in the checks of SERIALIZABLE: a transaction that is doomed fails with
+/// its own statement, and never takes the server with it; one that is not does not fail because of us.
+#[test]
+fn doomed_transactions() {
+    scenario(Settings::default(), |server| {
+        let mut session = server.connect()?;
+        session.run(
+            "CREATE TABLE t (tenant int, id int, PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant);
+             CREATE TABLE t_1 PARTITION OF t DEFAULT;
+             SELECT shadow_manage('t', 'tenant');
+             CREATE TABLE a (n int); CREATE TABLE b (n int); CREATE TABLE fresh (n int);
+             INSERT INTO a VALUES (1); INSERT INTO b VALUES (1); INSERT INTO fresh VALUES (1)",
+        )?;
+        let started = session.value("SELECT pg_postmaster_start_time()")?;
+        for _ in 0..3 {
+            let mut first = server.connect()?;
+            let mut second = server.connect()?;
+            let mut third = server.connect()?;
+            for session in [&mut first, &mut second, &mut third] {
+                session.run("BEGIN ISOLATION LEVEL SERIALIZABLE")?;
+            }
+            first.run("UPDATE a SET n = n + 1")?;
+            first.rows("SELECT n FROM b")?;
+            first.run("SAVEPOINT s")?;
+            third.rows("SELECT n FROM a")?;
+            second.run("UPDATE b SET n = n + 1")?;
+            second.run("COMMIT")?;
+            // Either answer is PostgreSQL's to give.
+            if let Err(error) = first.rows("SELECT n FROM fresh") {
+                ensure!(sqlstate(&error) == Some("40001"), "{error:?}");
+            }
+            drop(first);
+            drop(third);
+            eventually(
+                "the server is well",
+                std::time::Duration::from_secs(20),
+                || Ok(server.connect().and_then(|mut s| s.number("SELECT 1"))? == 1),
+            )?;
+        }
+        ensure!(session.value("SELECT pg_postmaster_start_time()")? == started);
+        ensure!(
+            !server.log().contains("terminated by signal"),
+            "nobody crashed"
+        );
+        // And what was looked up is right: a table that is managed now is counted.
+        session.run("INSERT INTO t VALUES (1, 1)")?;
+        ensure!(
+            session.number("SELECT count(*) FROM shadow_entity_counters WHERE inserts = 1")? == 1
+        );
+        Ok(())
+    });
+}

@@ -180,6 +180,35 @@ fn nested_statements() {
     });
 }
 
+/// Statements that are expected to change many rows, and change one: as much is looked at as of any other.
+#[test]
+fn one_row_where_many_are_expected() {
+    let settings = Settings::default().set("autovacuum", "off");
+    scenario(settings, |server| {
+        let (mut session, _) = prepare(server)?;
+        session.run(
+            "INSERT INTO t SELECT 1, g % 20, 'x' FROM generate_series(1, 1000) g; CREATE INDEX ON t (tenant, id); ANALYZE t;
+             DELETE FROM t WHERE n > 20",
+        )?;
+        exhaust(&mut session)?;
+        session.run("SELECT shadow_stats_reset()")?;
+        let begin = std::time::Instant::now();
+        session.run(
+            "DO $$ BEGIN
+                 FOR i IN 1..20000 LOOP UPDATE t SET note = 'u' WHERE tenant = 1 AND id = i % 20; END LOOP;
+             END $$",
+        )?;
+        let seconds = begin.elapsed().as_secs_f64();
+        compare(&mut session, "updates", &[(1, 20_000)])?;
+        let counted = session.number("SELECT rows_counted FROM shadow_stats_info")?;
+        ensure!(
+            counted as f64 > 30.0 * seconds && counted < 20_000,
+            "{counted} rows were looked at in {seconds} s"
+        );
+        Ok(())
+    });
+}
+
 #[test]
 fn statements_that_read() {
     scenario(Settings::default(), |server| {

@@ -214,11 +214,17 @@ fn switched_off() {
         let both = |session: &mut Session, id: u32| -> Result<(String, String)> {
             session.run(&format!(
                 "SELECT shadow_stats_reset(); INSERT INTO t VALUES (1, {id}); INSERT INTO t SELECT 2, {id} + g FROM generate_series(1, 20) g;
+                 INSERT INTO t VALUES (2, {id} + 50), (3, {id} + 50); UPDATE t SET note = 'x' WHERE id >= {id};
+                 UPDATE t SET note = 'y' WHERE tenant = 3 AND id = {id} + 50; DELETE FROM t_1 WHERE id = {id} - 100;
                  SELECT * FROM t WHERE tenant = 1 AND id = {id}"
             ))?;
             Ok((writes(session, "t")?, reads(session, "t")?))
         };
-        let on = ("1 +1, 2 +20".to_owned(), "1 1/1".to_owned());
+        session.run("INSERT INTO t VALUES (1, 0)")?;
+        let on = (
+            "1 +1 ~1 -1, 2 +21 ~21, 3 +1 ~2".to_owned(),
+            "1 1/1".to_owned(),
+        );
         let off = ("nothing".to_owned(), "nothing".to_owned());
         ensure!(both(&mut session, 100)? == on);
         session.run("SET shadowpart.track_load = off")?;

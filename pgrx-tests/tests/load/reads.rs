@@ -226,3 +226,158 @@ fn costs() {
         Ok(())
     });
 }
+
+/// Joins to something that tells which entity it is, however they are made. If it tells of one, the statement was
+/// on that; of none or of several, on nobody in particular.
+#[test]
+fn joins_to_one_entity() {
+    scenario(Settings::default(), |server| {
+        let mut session = prepare(server)?;
+        session.run(
+            "CREATE TABLE names (name text, id bigint, small smallint);
+             INSERT INTO names VALUES ('one', 1, 1), ('nine', 9, 9), ('two', 2, 2), ('two', 3, 3), ('null', NULL, NULL);
+             INSERT INTO names SELECT 'x', 1000 + g, 1000 + g FROM generate_series(1, 20) g;
+             ANALYZE names",
+        )?;
+        let no_index = "SET enable_indexscan = off; SET enable_bitmapscan = off; SET enable_indexonlyscan = off";
+        let kinds = [
+            (
+                "Hash Join",
+                "SET enable_nestloop = off; SET enable_mergejoin = off".to_owned(),
+            ),
+            (
+                "Hash Join",
+                format!("SET enable_nestloop = off; SET enable_mergejoin = off; {no_index}"),
+            ),
+            (
+                "Merge Join",
+                "SET enable_nestloop = off; SET enable_hashjoin = off".to_owned(),
+            ),
+            (
+                "Merge Join",
+                format!("SET enable_nestloop = off; SET enable_hashjoin = off; {no_index}"),
+            ),
+            (
+                "Nested Loop",
+                "SET enable_hashjoin = off; SET enable_mergejoin = off".to_owned(),
+            ),
+        ];
+        let nobody = |rows: [u32; 3]| {
+            let [a, b, c] = rows;
+            format!("-t_1 1/{a}, -t_23 1/{b}, -t_rest 1/{c}")
+        };
+        for (kind, settings) in kinds {
+            session.run(&format!("RESET ALL; {settings}"))?;
+            for (sql, expected) in [
+                (
+                    "SELECT * FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'one'",
+                    "1 1/100".to_owned(),
+                ),
+                (
+                    "SELECT * FROM t JOIN names n ON n.small = t.tenant WHERE n.name = 'nine'",
+                    "9 1/50".to_owned(),
+                ),
+                (
+                    "SELECT note FROM names n JOIN t ON n.id = t.tenant WHERE n.name = 'one' AND t.id <= 7",
+                    "1 1/7".to_owned(),
+                ),
+                (
+                    "SELECT count(*) FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'nine'",
+                    "9 1/1".to_owned(),
+                ),
+                (
+                    "SELECT n.name, s.c FROM (SELECT 1) one, LATERAL (SELECT count(*) AS c FROM t JOIN names m ON t.tenant = m.id WHERE m.name = 'nine') s, names n WHERE n.name = 'one'",
+                    "9 1/1".to_owned(),
+                ),
+                (
+                    "SELECT tenant, t.id FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'one'",
+                    "1 1/100".to_owned(),
+                ),
+                (
+                    "SELECT * FROM names n LEFT JOIN t ON t.tenant = n.id WHERE n.name = 'nine'",
+                    "9 1/50".to_owned(),
+                ),
+                (
+                    "SELECT * FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'two'",
+                    nobody([67, 67, 66]),
+                ),
+                (
+                    "SELECT * FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'nobody'",
+                    nobody([0, 0, 0]),
+                ),
+            ] {
+                assert_reads(&mut session, sql, &expected).with_context(|| settings.clone())?;
+            }
+            let plan = session
+                .column(
+                    "EXPLAIN SELECT * FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'one'",
+                )?
+                .join("\n");
+            ensure!(plan.contains(kind), "no {kind}: {plan}");
+            session.run(
+                "PREPARE p (text) AS SELECT * FROM t JOIN names n ON t.tenant = n.id WHERE n.name = $1",
+            )?;
+            for mode in ["force_custom_plan", "force_generic_plan"] {
+                session.run(&format!("SET plan_cache_mode = {mode}"))?;
+                assert_reads(&mut session, "EXECUTE p ('one')", "1 1/100")
+                    .with_context(|| format!("{settings}, {mode}"))?;
+                assert_reads(&mut session, "EXECUTE p ('nine')", "9 1/50").context(mode)?;
+            }
+            session.run("DEALLOCATE p")?;
+        }
+        session.run("RESET ALL; SET enable_nestloop = off")?;
+        for (sql, expected) in [
+            ("SELECT * FROM t WHERE tenant IN (SELECT id FROM names WHERE name = 'nine')", "9 1/50".to_owned()),
+            // All rows are asked for, whatever the other side gives.
+            ("SELECT * FROM t LEFT JOIN names n ON t.tenant = n.id AND n.name = 'one'", nobody([117, 117, 116])),
+            ("SELECT * FROM t WHERE NOT EXISTS (SELECT FROM names n WHERE n.id = t.tenant AND n.name = 'one')", nobody([84, 83, 83])),
+            ("SELECT * FROM t FULL JOIN (SELECT * FROM names WHERE name = 'one') n ON t.tenant = n.id", nobody([117, 117, 116])),
+            // Of another column.
+            ("SELECT * FROM t JOIN names n ON t.id = n.id WHERE n.name = 'one'", nobody([2, 1, 1])),
+            // What is fetched of it is counted.
+            (
+                "BEGIN; DECLARE c CURSOR FOR SELECT * FROM t JOIN names n ON t.tenant = n.id WHERE n.name = 'one';
+                 FETCH 10 FROM c; FETCH 5 FROM c; COMMIT",
+                "1 1/15".to_owned(),
+            ),
+        ] {
+            assert_reads(&mut session, sql, &expected)?;
+        }
+        Ok(())
+    });
+}
+
+/// The same of keys that are text, of tables with other columns in other places, and of two managed tables.
+#[test]
+fn joins_by_text() {
+    scenario(Settings::default(), |server| {
+        let mut session = server.connect()?;
+        session.run(
+            "CREATE TABLE t (gone int, id int, tenant varchar(20) NOT NULL, note text, PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant);
+             ALTER TABLE t DROP gone;
+             CREATE TABLE t_a (note text, tenant varchar(20) NOT NULL, id int NOT NULL);
+             ALTER TABLE t ATTACH PARTITION t_a FOR VALUES IN ('a');
+             CREATE TABLE t_rest PARTITION OF t DEFAULT;
+             INSERT INTO t (tenant, id) SELECT v, g FROM unnest('{a,b,c}'::text[]) v, generate_series(1, 100) g;
+             CREATE TABLE names (number int, key text); INSERT INTO names VALUES (1, 'a'), (2, 'b');
+             SELECT shadow_manage('t', 'tenant'); ANALYZE t; ANALYZE names",
+        )?;
+        for settings in [
+            "SET enable_nestloop = off; SET enable_mergejoin = off",
+            "SET enable_nestloop = off; SET enable_hashjoin = off",
+            "SET enable_mergejoin = off; SET enable_hashjoin = off; SET enable_indexscan = off; SET enable_bitmapscan = off",
+        ] {
+            session.run(&format!("RESET ALL; {settings}"))?;
+            for (number, expected) in [(1, "a 1/100"), (2, "b 1/100"), (3, "-t_a 1/0, -t_rest 1/0")]
+            {
+                assert_reads(
+                    &mut session,
+                    &format!("SELECT t.* FROM t JOIN names n ON t.tenant = n.key WHERE n.number = {number}"),
+                    expected,
+                )
+                .context(settings)?;
+            }
+        }
+        Ok(())
+    });
+}

@@ -193,7 +193,9 @@ impl UnitMemory {
                 HOUR_US
             };
             let crossing_us = prediction.at_us.saturating_add(lead_us);
-            assessed.lead_us = Some(crossing_us.saturating_sub(now_us).max(0));
+            // What should have crossed by now counts as if it had: there is no lead that a move could miss.
+            let left_us = crossing_us.saturating_sub(now_us);
+            assessed.lead_us = (left_us > 0).then_some(left_us);
         }
         assessed
     }

@@ -783,3 +783,21 @@ proptest! {
         }
     }
 }
+
+/// What should have crossed by now is not too late to be moved.
+#[test]
+fn a_crossing_that_is_due_leaves_no_lead_to_miss() {
+    let mut unit = unit("p", 90.0);
+    unit.prediction = Some(Prediction {
+        lead_us: 1,
+        ..predicted(0.9, NOW_US - MINUTE_US).unwrap()
+    });
+    let tick = State::default().tick(&seen(Mode::Shadow, vec![unit]));
+    assert!(
+        tick.decisions
+            .iter()
+            .any(|d| matches!(d.action, Action::CreateShadow { .. })),
+        "{:?}",
+        tick.decisions
+    );
+}

@@ -37,7 +37,7 @@ words! {
         Pinned => "pinned",
         /// It was moved not long ago.
         Cooldown => "entity_cooldown",
-        /// A shadow that a person made, or a running job, holds it.
+        /// A shadow that stays as it is (a person's, or one that is swapped), or a running job, holds it.
         Held => "held",
     }
 }
@@ -231,7 +231,7 @@ words! {
         Pinned => "pinned",
         /// The entity was moved not long ago.
         EntityCooldown => "entity_cooldown",
-        /// A shadow that a person made, or a running job, holds the entity.
+        /// A shadow that stays as it is (a person's, or one that is swapped), or a running job, holds the entity.
         Held => "held",
         /// One of its group may not move or does not fit, and groups move together.
         Group => "group",

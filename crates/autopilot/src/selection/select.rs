@@ -195,7 +195,7 @@ impl<'a> One<'a> {
                 Some(Barred::Cooldown) => (Rejection::EntityCooldown, "it was moved not long ago"),
                 Some(Barred::Held) => (
                     Rejection::Held,
-                    "a shadow that a person made, or a running job, holds it",
+                    "a shadow that stays as it is, or a running job, holds it",
                 ),
                 None => (Rejection::Group, "another entity of its group may not move"),
             };

@@ -76,7 +76,9 @@ fn arguments(given: &mut impl Iterator<Item = String>) -> Result<Option<Argument
             "--first-share" => options.first_share = number(name, value(), 0.01, 0.99)?,
             "--entities-every" => options.entities_every = number(name, value(), 1, 1_000_000)?,
             "--sizes" => arguments.sizes = value().map(PathBuf::from),
-            _ if name.starts_with('-') && name.len() > 1 => return Err(format!("unknown option: {name}")),
+            _ if name.starts_with('-') && name.len() > 1 => {
+                return Err(format!("unknown option: {name}"));
+            }
             _ if path.is_none() => path = Some(PathBuf::from(argument)),
             _ => return Err("more than one file".into()),
         }
@@ -117,6 +119,13 @@ fn backtest(arguments: &Arguments) -> Result<String, Box<dyn std::error::Error>>
 /// The most memory that this process ever had, as Linux tells it.
 fn memory_peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kb| kb * 1_024)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kb| kb * 1_024)
 }

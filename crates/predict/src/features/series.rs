@@ -17,18 +17,6 @@ const LAGS: [u32; 10] = [0, 1, 2, 3, 5, 9, 11, 12, 21, 23];
 /// How many features there are.
 pub const COUNT: usize = 40;
 
-/// What they are called.
-pub const NAMES: [&str; COUNT] = [
-    "lag 0", "lag 5 min", "lag 10 min", "lag 15 min", "lag 25 min", "lag 45 min", "lag 55 min",
-    "lag 60 min", "lag 105 min", "lag 115 min", "mean 15 min", "mean 1 h", "mean 6 h",
-    "deviation 1 h", "deviation 24 h", "maximum 1 h", "maximum 6 h", "maximum 24 h", "minimum 1 h",
-    "yesterday +5", "last week +5", "week's mean +5", "week's median +5",
-    "yesterday +15", "last week +15", "week's mean +15", "week's median +15",
-    "yesterday +60", "last week +60", "week's mean +60", "week's median +60",
-    "offset to the same time", "growth 1 h", "growth 6 h", "growth 24 h", "quiet share 24 h",
-    "quiet share 1 h", "change 5 min", "sine of the day", "cosine of the day",
-];
-
 /// A row of features, with what turns its forecasts back into loads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Described {
@@ -56,7 +44,11 @@ pub fn describe(view: &View, calendar: &Calendar) -> Option<Described> {
     let minutes = |minutes| calendar.slots(minutes);
     let day = i64::from(calendar.slots_per_day());
     let newest = f64::from(view.lag(0));
-    let last = if newest.is_nan() { view.mean(0, 3)? } else { newest };
+    let last = if newest.is_nan() {
+        view.mean(0, 3)?
+    } else {
+        newest
+    };
     let whole = view.summary(0, day);
     let scale = whole.mean().filter(|mean| *mean > f64::MIN_POSITIVE)?;
     let (inverse, offset) = ((1.0 / (FLOOR * scale)) as f32, (1.0 / FLOOR).ln_1p() as f32);
@@ -66,7 +58,9 @@ pub fn describe(view: &View, calendar: &Calendar) -> Option<Described> {
 
     let mut features = Fill::new();
     for lag in LAGS {
-        features.push(z(f64::from(view.lag(minutes(5 * lag.max(1)) * i64::from(lag > 0)))));
+        features.push(z(f64::from(
+            view.lag(minutes(5 * lag.max(1)) * i64::from(lag > 0)),
+        )));
     }
     let (hour, hours6) = (view.summary(0, minutes(60)), view.summary(0, minutes(360)));
     features.push(or_nan(view.mean(0, minutes(15))));
@@ -147,7 +141,12 @@ fn low(view: &View, slots: i64) -> Option<f64> {
 fn quiet(view: &View, slots: i64, scale: f64, known: u32) -> f32 {
     let (first, second) = view.window(0, slots);
     let limit = (FLOOR * scale) as f32;
-    let below = |values: &[f32]| values.iter().map(|value| u32::from(*value < limit)).sum::<u32>();
+    let below = |values: &[f32]| {
+        values
+            .iter()
+            .map(|value| u32::from(*value < limit))
+            .sum::<u32>()
+    };
     (below(first) + below(second)) as f32 / known as f32
 }
 

@@ -47,11 +47,6 @@ impl Bins {
         row
     }
 
-    /// How many features there are.
-    pub fn features(&self) -> usize {
-        self.ends.len()
-    }
-
     /// No feature has more bins than there are: bins that came from elsewhere can be used.
     pub fn is_sound(&self) -> bool {
         self.ends.len() <= FEATURES_MAX && self.ends.iter().all(|ends| ends.len() <= BINS - 2)

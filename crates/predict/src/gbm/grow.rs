@@ -55,7 +55,11 @@ pub fn fit(rows: &[Row], targets: &[f32], weights: &[f32], params: &Params) -> (
     let features = used_features(rows);
     let base = centre(
         params.loss,
-        &mut targets.iter().copied().zip(weights.iter().copied()).collect::<Vec<_>>(),
+        &mut targets
+            .iter()
+            .copied()
+            .zip(weights.iter().copied())
+            .collect::<Vec<_>>(),
         0.0,
     );
     let mut predictions = vec![base; count];
@@ -84,7 +88,16 @@ pub fn fit(rows: &[Row], targets: &[f32], weights: &[f32], params: &Params) -> (
             .collect();
         let total: f32 = order.iter().map(|row| weights[*row as usize]).sum();
         let nodes = grow(rows, &gradients, &mut order, &chosen, total, params);
-        let leaves = leaves(&nodes, rows, targets, weights, &predictions, &order, total, params);
+        let leaves = leaves(
+            &nodes,
+            rows,
+            targets,
+            weights,
+            &predictions,
+            &order,
+            total,
+            params,
+        );
         let tree = Tree::new(nodes, leaves);
         tree.add(rows, &mut predictions);
         trees.push(tree);
@@ -148,7 +161,11 @@ fn children(
     let goes_left = |row: u32| rows[row as usize][usize::from(split.feature)] <= split.threshold;
     let middle = node.from + partition(&mut order[node.from..node.to], goes_left);
     let left_is_smaller = middle - node.from <= node.to - middle;
-    let smaller = if left_is_smaller { node.from..middle } else { middle..node.to };
+    let smaller = if left_is_smaller {
+        node.from..middle
+    } else {
+        middle..node.to
+    };
     let small = histograms(rows, gradients, &order[smaller], features);
     let mut large = node.histograms;
     for (large, small) in large.iter_mut().zip(&small) {
@@ -157,7 +174,11 @@ fn children(
             large[1] -= small[1];
         }
     }
-    let (left, right) = if left_is_smaller { (small, large) } else { (large, small) };
+    let (left, right) = if left_is_smaller {
+        (small, large)
+    } else {
+        (large, small)
+    };
     let child = |place, from, to, histograms| Node {
         place,
         from,

@@ -43,7 +43,8 @@ impl Tree {
         }
     }
 
-    /// Adds the tree's prediction of each row to a sum.
+    /// Adds the tree's prediction of each row to a sum. [`leaf`] is within bounds.
+    #[allow(clippy::indexing_slicing)]
     pub fn add(&self, rows: &[Row], sums: &mut [f32]) {
         let nodes: Result<&[Split; LEAVES], _> = self.nodes.as_slice().try_into();
         let leaves: Result<&[f32; LEAVES], _> = self.leaves.as_slice().try_into();

@@ -1,15 +1,16 @@
-//! Rows, pairs and models.
+//! What is collected for the models, and when they are trained.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Predictor, TICKS_MAX, Verdict};
+use super::promotion::{retrain_series, retrain_trigger};
+use super::{Decision, Predictor, TICKS_MAX};
 use crate::calibration::Calibrator;
 use crate::config::Config;
 use crate::features::{series, unit};
 use crate::forecast::Stage;
-use crate::metrics::{Pair, brier};
+use crate::metrics::Pair;
 use crate::random::uniform;
 use crate::rows::{Dated, Rows};
 use crate::series_model::{KINDS, SeriesModel, SeriesRow};
@@ -131,7 +132,9 @@ impl Predictor {
         self.learner.entity_rows.forget_before(oldest);
         self.learner.total_rows.forget_before(oldest);
         self.learner.unit_rows.forget_before(oldest);
-        self.learner.pairs.forget_before(slot.saturating_sub(PAIRS_DAYS * day));
+        self.learner
+            .pairs
+            .forget_before(slot.saturating_sub(PAIRS_DAYS * day));
         if (slot - first) % (day / 24).max(1) == 0 {
             self.recalibrate();
         }
@@ -141,11 +144,21 @@ impl Predictor {
     /// Scores and probabilities of the units as of now.
     fn score_units(&mut self) {
         let mut present = std::mem::take(&mut self.present);
-        let rows: Vec<&[f32]> = present.iter().map(|unit| unit.features.as_slice()).collect();
-        let scores = self.learner.trigger.as_ref().map(|model| model.scores(&rows));
+        let rows: Vec<&[f32]> = present
+            .iter()
+            .map(|unit| unit.features.as_slice())
+            .collect();
+        let scores = self
+            .learner
+            .trigger
+            .as_ref()
+            .map(|model| model.scores(&rows));
         for (number, unit) in present.iter_mut().enumerate() {
             let stage = self.stage(unit.age);
-            let scores = scores.as_ref().and_then(|scores| scores.get(number)).copied();
+            let scores = scores
+                .as_ref()
+                .and_then(|scores| scores.get(number))
+                .copied();
             unit.score = scores.map(|scores| self.mix(scores, unit.age));
             unit.probability = match (stage, unit.score) {
                 (Stage::Reactive, _) | (_, None) => reactive(unit.now / unit.capacity),
@@ -156,7 +169,8 @@ impl Predictor {
         let mut probabilities = self.present.iter().peekable();
         for (id, unit) in &mut self.units {
             let tick = probabilities.next_if(|present| present.unit == *id);
-            unit.ticks.push(tick.map_or(f32::NAN, |present| present.probability as f32));
+            unit.ticks
+                .push(tick.map_or(f32::NAN, |present| present.probability as f32));
             if unit.ticks.len() > TICKS_MAX {
                 unit.ticks.remove(0);
             }
@@ -185,8 +199,16 @@ impl Predictor {
         let horizons = self.config.calendar.horizons();
         let longest = horizons.iter().copied().max().unwrap_or(1);
         let kinds = [
-            (&mut learner.pending_entities, &mut learner.entity_rows, &self.entities),
-            (&mut learner.pending_totals, &mut learner.total_rows, &self.loads),
+            (
+                &mut learner.pending_entities,
+                &mut learner.entity_rows,
+                &self.entities,
+            ),
+            (
+                &mut learner.pending_totals,
+                &mut learner.total_rows,
+                &self.loads,
+            ),
         ];
         for (pending, rows, store) in kinds {
             while let Some((id, mut row)) =
@@ -213,7 +235,11 @@ impl Predictor {
 
     /// Gives a unit's row and pair their outcome, if there is one to learn from.
     fn settle_unit(&mut self, pending: PendingUnit, slot: i64) {
-        let PendingUnit { mut row, capacity, score } = pending;
+        let PendingUnit {
+            mut row,
+            capacity,
+            score,
+        } = pending;
         let until = row.slot.saturating_add(self.spans.horizon);
         let view = self.averaged.view(row.unit);
         let (Some(view), Some(unit)) = (view, self.units.get(&row.unit)) else {
@@ -246,7 +272,8 @@ impl Predictor {
         let kind = |id: &SeriesId| self.kinds.get(id).copied().unwrap_or(0);
         for (id, load) in entities {
             let load = f64::from(clean(*load));
-            if let Some((sum, count)) = sums.get_mut(usize::from(kind(id))).filter(|_| load >= 0.0) {
+            if let Some((sum, count)) = sums.get_mut(usize::from(kind(id))).filter(|_| load >= 0.0)
+            {
                 *sum += load;
                 *count += 1.0;
             }
@@ -258,19 +285,37 @@ impl Predictor {
             let share = if sum > 0.0 { load * count / sum } else { 1.0 };
             (load >= 0.0).then_some((*id, kind(id), 0.5 + 0.5 * share))
         });
-        let rows = sample(&self.entities, picked, self.learner.entity_rows.limit(), ENTITY, slot, &self.config);
+        let rows = sample(
+            &self.entities,
+            picked,
+            self.learner.entity_rows.limit(),
+            ENTITY,
+            slot,
+            &self.config,
+        );
         self.learner.pending_entities.extend(rows);
         let picked = self.present.iter().map(|present| {
             let kind = self.units.get(&present.unit).map_or(0, |unit| unit.kind);
             (present.unit, kind, 1.0)
         });
-        let rows = sample(&self.loads, picked, self.learner.total_rows.limit(), TOTAL, slot, &self.config);
+        let rows = sample(
+            &self.loads,
+            picked,
+            self.learner.total_rows.limit(),
+            TOTAL,
+            slot,
+            &self.config,
+        );
         self.learner.pending_totals.extend(rows);
     }
 
     /// Remembers what is known of the units below their capacity.
     fn collect_units(&mut self, slot: i64) {
-        for present in self.present.iter().filter(|present| present.now < present.capacity) {
+        for present in self
+            .present
+            .iter()
+            .filter(|present| present.now < present.capacity)
+        {
             let random = uniform(self.config.seed ^ UNIT, present.unit, slot as u64) as f32;
             let is_row = random < self.learner.unit_rows.limit();
             self.learner.pending_units.push_back(PendingUnit {
@@ -278,7 +323,11 @@ impl Predictor {
                     slot,
                     unit: present.unit,
                     priority: random,
-                    features: if is_row { present.features.to_vec() } else { Vec::new() },
+                    features: if is_row {
+                        present.features.to_vec()
+                    } else {
+                        Vec::new()
+                    },
                     warm: present.now >= WARM * present.capacity,
                     // What it was, until its peak is known.
                     rise: unit::relative(present.now, present.capacity),
@@ -305,12 +354,30 @@ impl Predictor {
         let newest_day = newest - day.min((newest - first) / 4).max(1);
         let seed = self.config.seed ^ (newest as u64).rotate_left(32);
         let learner = &mut self.learner;
-        let entities = retrain_series(&mut learner.entities, &mut learner.entity_rows, newest_day, seed);
-        let totals =
-            retrain_series(&mut learner.totals, &mut learner.total_rows, newest_day, seed ^ TOTAL);
-        let trigger = retrain_trigger(&mut learner.trigger, &mut learner.unit_rows, newest_day, seed);
+        let entities = retrain_series(
+            &mut learner.entities,
+            &mut learner.entity_rows,
+            newest_day,
+            seed,
+        );
+        let totals = retrain_series(
+            &mut learner.totals,
+            &mut learner.total_rows,
+            newest_day,
+            seed ^ TOTAL,
+        );
+        let trigger = retrain_trigger(
+            &mut learner.trigger,
+            &mut learner.unit_rows,
+            newest_day,
+            seed,
+        );
         self.recalibrate();
-        Decision { trigger, entities, totals }
+        Decision {
+            trigger,
+            entities,
+            totals,
+        }
     }
 
     /// Capacities for units that have none.
@@ -320,10 +387,15 @@ impl Predictor {
                 continue;
             };
             let (first, second) = view.window(0, RING_DAYS_ALL);
-            let mut loads: Vec<f32> =
-                first.iter().chain(second).copied().filter(|load| !load.is_nan()).collect();
+            let mut loads: Vec<f32> = first
+                .iter()
+                .chain(second)
+                .copied()
+                .filter(|load| !load.is_nan())
+                .collect();
             loads.sort_unstable_by(f32::total_cmp);
-            let place = (loads.len() as f64 * self.config.learned_quantile.clamp(0.0, 1.0)) as usize;
+            let place =
+                (loads.len() as f64 * self.config.learned_quantile.clamp(0.0, 1.0)) as usize;
             let learned = loads.get(place.min(loads.len().saturating_sub(1))).copied();
             unit.learned = learned.map(f64::from).filter(|load| *load > 0.0);
         }
@@ -384,114 +456,4 @@ fn sample(
             Some((id, row))
         })
         .collect()
-}
-
-/// Trains and judges a model of series.
-fn retrain_series(
-    current: &mut Option<SeriesModel>,
-    rows: &mut Rows<SeriesRow>,
-    newest_day: i64,
-    seed: u64,
-) -> Verdict {
-    let limit = rows.limit();
-    let all = rows.as_slice();
-    let (old, new) = all.split_at(all.partition_point(|row| row.slot < newest_day));
-    let mut verdict = Verdict {
-        rows: old.len(),
-        judged: new.len(),
-        baseline: Some(1.0),
-        ..Verdict::default()
-    };
-    let Some(mut candidate) = SeriesModel::fit(old, limit, seed) else {
-        verdict.reason = "too few rows".into();
-        return verdict;
-    };
-    candidate.learn_ranges(new);
-    verdict.candidate = candidate.rmae(new, limit);
-    verdict.current = current.as_ref().and_then(|model| model.rmae(new, limit));
-    judge(&mut verdict, "the last value");
-    if verdict.promoted {
-        *current = Some(candidate);
-    }
-    verdict
-}
-
-/// Trains and judges a trigger.
-fn retrain_trigger(
-    current: &mut Option<TriggerModel>,
-    rows: &mut Rows<UnitRow>,
-    newest_day: i64,
-    seed: u64,
-) -> Verdict {
-    let all = rows.as_slice();
-    let (old, new) = all.split_at(all.partition_point(|row| row.slot < newest_day));
-    let mut verdict = Verdict {
-        rows: old.len(),
-        judged: new.len(),
-        ..Verdict::default()
-    };
-    let Some(mut candidate) = TriggerModel::fit(old, seed) else {
-        verdict.reason = "too few rows, or too few of either outcome".into();
-        return verdict;
-    };
-    candidate.learn_range(new);
-    verdict.candidate = score(&candidate, new);
-    verdict.current = current.as_ref().and_then(|model| score(model, new));
-    verdict.baseline = reactive_brier(old, new);
-    judge(&mut verdict, "the reactive rule");
-    if verdict.promoted {
-        *current = Some(candidate);
-    }
-    verdict
-}
-
-/// The Brier score of a model's raw scores.
-fn score(model: &TriggerModel, rows: &[UnitRow]) -> Option<f64> {
-    let features: Vec<&[f32]> = rows.iter().map(|row| row.features.as_slice()).collect();
-    let pairs: Vec<Pair> = model
-        .scores(&features)
-        .iter()
-        .zip(rows)
-        .map(|(scores, row)| Pair {
-            probability: scores.mix(1.0),
-            outcome: row.outcome,
-        })
-        .collect();
-    brier(&pairs)
-}
-
-/// The Brier score of the reactive rule, if it says how often it was right, with and without alarm,
-/// in the rows before.
-fn reactive_brier(old: &[UnitRow], new: &[UnitRow]) -> Option<f64> {
-    let frequency = |warm: bool| {
-        let (count, happened) = old.iter().filter(|row| row.warm == warm).fold((0.0, 0.0), |(c, h), row| {
-            (c + 1.0, h + f64::from(u8::from(row.outcome)))
-        });
-        // One of two, without any.
-        (happened + 0.5) / (count + 1.0)
-    };
-    let (cold, warm) = (frequency(false), frequency(true));
-    let pairs: Vec<Pair> = new
-        .iter()
-        .map(|row| Pair {
-            probability: if row.warm { warm } else { cold },
-            outcome: row.outcome,
-        })
-        .collect();
-    brier(&pairs)
-}
-
-/// Promotes a candidate whose score is better than the others.
-fn judge(verdict: &mut Verdict, baseline: &str) {
-    let Some(candidate) = verdict.candidate else {
-        verdict.reason = "there is nothing to judge it on".into();
-        return;
-    };
-    let better = |other: Option<f64>| other.is_none_or(|other| candidate < other);
-    verdict.promoted = better(verdict.baseline) && better(verdict.current);
-    verdict.reason = match (better(verdict.baseline), better(verdict.current)) {
-        (true, true) => format!("better than {baseline} and than the current model, if any"),
-        (false, _) => format!("not better than {baseline}"),
-        (true, false) => "not better than the current model".into(),
-    };
 }

@@ -6,12 +6,14 @@
 //! current model: what the calibration learns from was said before its outcome was known. The parts:
 //!
 //! - `outcome`: what is answered;
-//! - `learn`: rows, pairs and models, and retraining;
+//! - `learn`: rows, pairs and models, and when they are trained;
+//! - `promotion`: candidates, and what they have to be better than;
 //! - `say`: forecasts;
 //! - `state`: what outlives the process.
 
 mod learn;
 mod outcome;
+mod promotion;
 mod say;
 mod state;
 
@@ -34,6 +36,9 @@ const EXCLUDED_MAX: usize = 64;
 /// Of so many newest slots the probabilities are kept.
 const TICKS_MAX: usize = 8;
 
+/// Slots are not further from zero than this.
+const SLOT_MAX: i64 = 1 << 60;
+
 /// What is known of a unit besides its load.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Unit {
@@ -55,7 +60,9 @@ impl Unit {
     }
 
     fn is_excluded(&self, from: i64, to: i64) -> bool {
-        self.excluded.iter().any(|(begin, end)| *begin <= to && from <= *end)
+        self.excluded
+            .iter()
+            .any(|(begin, end)| *begin <= to && from <= *end)
     }
 }
 
@@ -187,7 +194,8 @@ impl Predictor {
             if unit.excluded.len() >= EXCLUDED_MAX {
                 unit.excluded.remove(0);
             }
-            unit.excluded.push((calendar.slot(from_us), calendar.slot(to_us)));
+            unit.excluded
+                .push((calendar.slot(from_us), calendar.slot(to_us)));
         }
     }
 
@@ -205,7 +213,8 @@ impl Predictor {
         entities: &[(SeriesId, f64)],
         units: &[(SeriesId, f64)],
     ) -> Result<Pushed, PushError> {
-        let slot = self.config.calendar.slot(at_us);
+        // Differences of slots have to fit, even at the ends of time.
+        let slot = self.config.calendar.slot(at_us).clamp(-SLOT_MAX, SLOT_MAX);
         if let Some(newest) = self.newest().filter(|newest| slot <= *newest) {
             return Err(PushError::NotLater { slot, newest });
         }
@@ -220,12 +229,7 @@ impl Predictor {
     }
 
     /// Writes the loads of a slot. Returns how many were dropped.
-    fn write(
-        &mut self,
-        slot: i64,
-        entities: &[(SeriesId, f64)],
-        units: &[(SeriesId, f64)],
-    ) -> u64 {
+    fn write(&mut self, slot: i64, entities: &[(SeriesId, f64)], units: &[(SeriesId, f64)]) -> u64 {
         self.entities.advance(slot);
         self.loads.advance(slot);
         self.averaged.advance(slot);
@@ -239,13 +243,18 @@ impl Predictor {
             }
         }
         for unit in self.units.keys() {
-            if let Some(load) = self.loads.view(*unit).and_then(|view| view.mean(0, self.spans.smooth)) {
+            if let Some(load) = self
+                .loads
+                .view(*unit)
+                .and_then(|view| view.mean(0, self.spans.smooth))
+            {
                 self.averaged.put(*unit, load);
             }
         }
         let day = i64::from(self.config.calendar.slots_per_day());
         if slot % day == 0 {
-            self.entities.remove_silent_since(slot.saturating_sub(RING_DAYS * day));
+            self.entities
+                .remove_silent_since(slot.saturating_sub(RING_DAYS * day));
         }
         dropped
     }

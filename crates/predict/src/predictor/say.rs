@@ -2,7 +2,7 @@
 
 use super::{Predictor, Present, Unit};
 use crate::calendar::HORIZONS;
-use crate::features::series::{self, Described};
+use crate::features::series;
 use crate::features::unit;
 use crate::forecast::{Alarm, Driver, EntityForecast, Interval, Stage, UnitForecast};
 use crate::metrics::sustained;
@@ -50,27 +50,28 @@ impl Predictor {
         ids: &[SeriesId],
     ) -> Vec<(SeriesId, [Interval; HORIZONS])> {
         let day = i64::from(self.config.calendar.slots_per_day());
-        let mut described: Vec<Described> = Vec::new();
+        let mut prepared = Vec::with_capacity(ids.len());
         let mut known = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(view) = store.view(*id) else { continue };
+            let Some(view) = store.view(*id) else {
+                continue;
+            };
             let Some(last) = last(&view) else { continue };
-            let flat = [point(last); HORIZONS];
-            let described_now = model
-                .filter(|_| view.age() >= day / 4)
-                .and_then(|_| series::describe(&view, &self.config.calendar));
-            let number = described_now.map(|now| {
-                described.push(now);
-                described.len() - 1
-            });
-            known.push((*id, flat, number));
+            // Of a series that is younger than this its features tell too little.
+            let model = model.filter(|_| view.age() >= day / 4);
+            let described = model.zip(series::describe(&view, &self.config.calendar));
+            known.push((*id, point(last), described.is_some()));
+            if let Some((model, series)) = described {
+                prepared.push(model.prepare(&series.features, series.scale, series.last));
+            }
         }
-        let forecasts = model.map_or(Vec::new(), |model| model.forecast(&described));
+        let forecasts = model.map_or(Vec::new(), |model| model.forecast(&prepared));
+        let mut forecasts = forecasts.into_iter();
         known
             .into_iter()
-            .map(|(id, flat, number)| {
-                let forecast = number.and_then(|number| forecasts.get(number)).copied();
-                (id, forecast.unwrap_or(flat))
+            .map(|(id, flat, described)| {
+                let forecast = if described { forecasts.next() } else { None };
+                (id, forecast.unwrap_or([flat; HORIZONS]))
             })
             .collect()
     }
@@ -80,14 +81,24 @@ impl Predictor {
         let ids: Vec<SeriesId> = self.units.keys().copied().collect();
         let forecasts = self.forecast_series(&self.loads, self.learner.totals.as_ref(), &ids);
         let mut forecasts = forecasts.into_iter().peekable();
-        let rows: Vec<&[f32]> = self.present.iter().map(|unit| unit.features.as_slice()).collect();
-        let rises = self.learner.trigger.as_ref().map(|model| model.rises(&rows));
+        let rows: Vec<&[f32]> = self
+            .present
+            .iter()
+            .map(|unit| unit.features.as_slice())
+            .collect();
+        let rises = self
+            .learner
+            .trigger
+            .as_ref()
+            .map(|model| model.rises(&rows));
         let rises = rises.unwrap_or_else(|| vec![[0.0; 3]; rows.len()]);
         let mut present = self.present.iter().zip(rises).peekable();
         self.units
             .iter()
             .map(|(id, unit)| {
-                let at = forecasts.next_if(|(forecast, _)| forecast == id).map(|(_, at)| at);
+                let at = forecasts
+                    .next_if(|(forecast, _)| forecast == id)
+                    .map(|(_, at)| at);
                 let present = present.next_if(|(present, _)| present.unit == *id);
                 self.unit_forecast(*id, unit, at, present)
             })
@@ -133,7 +144,10 @@ impl Predictor {
     /// Is there reason to act?
     fn alarm(&self, unit: &Unit, present: &Present) -> Alarm {
         let ticks: Vec<f64> = unit.ticks.iter().map(|tick| f64::from(*tick)).collect();
-        let (of, window) = (self.config.alarm_ticks as usize, self.config.alarm_window as usize);
+        let (of, window) = (
+            self.config.alarm_ticks as usize,
+            self.config.alarm_window as usize,
+        );
         let high = sustained(&ticks, self.config.alarm_probability, of, window);
         let caught = |lag: i64| {
             let view = self.averaged.view(present.unit);
@@ -151,7 +165,12 @@ impl Predictor {
     /// What contributes most: the probability against what it would be with a typical value.
     fn drivers(&self, present: &Present) -> Vec<Driver> {
         let stage = self.stage(present.age);
-        let Some(model) = self.learner.trigger.as_ref().filter(|_| stage != Stage::Reactive) else {
+        let Some(model) = self
+            .learner
+            .trigger
+            .as_ref()
+            .filter(|_| stage != Stage::Reactive)
+        else {
             return Vec::new();
         };
         let mut rows = Vec::with_capacity(unit::COUNT);
@@ -186,7 +205,11 @@ impl Predictor {
 /// The last load of a series: the newest, or the mean of the last three slots if that is missing.
 fn last(view: &crate::store::View) -> Option<f64> {
     let newest = f64::from(view.lag(0));
-    if newest.is_nan() { view.mean(0, 3) } else { Some(newest) }
+    if newest.is_nan() {
+        view.mean(0, 3)
+    } else {
+        Some(newest)
+    }
 }
 
 /// The peak of a unit's load that rises by so much, relatively.
