@@ -30,7 +30,7 @@ install: setup ## install into PG_CONFIG's server; DESTDIR=..., SUDO=sudo
 test: setup ## all tests on every server here; PG=18 picks, ARGS=... goes to nextest
 	scripts/test $(ARGS)
 
-demo: setup ## live migration of real data on the embedded PostgreSQL 18
+demo: setup ## a live migration of real data, then one that the extension foresees and makes itself; ARGS=--act\ 2 picks
 	scripts/install release
 	. scripts/env.sh && cargo run --release -p shadowpart-demo -- $(ARGS)
 

@@ -233,6 +233,11 @@ fn autopilot() {
     }
 }
 
+/// How many times as fast as in life the load is recorded: more than 1 in demonstrations and tests only.
+pub fn haste() -> f64 {
+    60_000.0 / f64::from(HISTORY_INTERVAL_MS.get().max(1))
+}
+
 /// Settings of this prefix that nobody defined are refused from here on.
 pub fn reserve_prefix() {
     // SAFETY: the name is a C string literal; PostgreSQL copies it. (14 spells the function differently.)

@@ -28,6 +28,11 @@ impl Clock {
         ((seconds_since_epoch - self.start_since_epoch.as_secs_f64()) * 1e6).max(0.0) as u64
     }
 
+    /// The inverse: microseconds since 1970.
+    pub fn epoch_us(&self, at_us: u64) -> u64 {
+        self.start_since_epoch.as_micros() as u64 + at_us
+    }
+
     /// A progress line with the time in front.
     pub fn say(&self, text: &str) {
         println!("{:6.1} s  {text}", self.start.elapsed().as_secs_f64());

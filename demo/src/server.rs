@@ -9,9 +9,6 @@ use crate::interrupt::Interrupt;
 
 /// Stands in for the extension in a dry run.
 const STAND_INS: &str = include_str!("stand_ins.sql");
-/// Slow enough that the copy can be watched, fast enough for a demo.
-const COPY_RATE_KB_PER_S: &str = "4096";
-
 /// Stopped and removed when it goes out of scope.
 pub struct Embedded {
     server: Server,
@@ -19,7 +16,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    pub fn start(dry_run: bool) -> Result<Self> {
+    /// `extension`: settings of shadowpart.
+    pub fn start(dry_run: bool, extension: &[(&str, &str)]) -> Result<Self> {
         if !dry_run {
             let install = Installation::under_test()?;
             ensure!(
@@ -39,7 +37,9 @@ impl Embedded {
         let settings = if dry_run {
             settings.set("shared_preload_libraries", "")
         } else {
-            settings.set("shadowpart.copy_rate_limit", COPY_RATE_KB_PER_S)
+            (extension.iter()).fold(settings, |settings, (name, value)| {
+                settings.set(name, value)
+            })
         };
         let server = Server::create(settings).context("the server does not start")?;
         let config = server.conninfo("postgres").parse()?;
@@ -60,6 +60,10 @@ impl Embedded {
 
     pub fn log_end(&self) -> String {
         self.server.log_end(40)
+    }
+
+    pub fn log(&self) -> String {
+        self.server.log()
     }
 
     /// A connection that shows the server's notices as they come and is cancelled on Ctrl-C.

@@ -14,6 +14,8 @@ use crate::watch::{Phase, Watch};
 use crate::writers::{Book, Lane, Order, Sample, Writers};
 
 pub const TABLESPACE: &str = "fast";
+/// Slow enough that the copy can be watched, fast enough for a demo.
+const SETTINGS: [(&str, &str); 1] = [("shadowpart.copy_rate_limit", "4096")];
 const CALM: Duration = Duration::from_secs(10);
 /// After each swap the clients go on for a while, so that its wake is seen too.
 const AFTER: Duration = Duration::from_secs(5);
@@ -76,7 +78,7 @@ impl Outcome {
 pub fn run(dry_run: bool, interrupt: &Interrupt) -> Result<Outcome> {
     let clock = Clock::start();
     clock.say("starting a PostgreSQL of its own");
-    let server = Embedded::start(dry_run)?;
+    let server = Embedded::start(dry_run, &SETTINGS)?;
     let outcome = act_out(&server, dry_run, clock, interrupt);
     if outcome.is_err() && interrupt.check().is_ok() {
         eprintln!("\nend of the server's log:\n{}", server.log_end());

@@ -67,24 +67,29 @@ impl Svg {
     /// `dash` as in stroke-dasharray, empty for a whole line.
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, width: f64, dash: &str) {
         let ((x1, y1), (x2, y2)) = (from, to);
-        let dash = if dash.is_empty() {
-            String::new()
-        } else {
-            format!(r#" stroke-dasharray="{dash}""#)
-        };
+        let dash = dash_of(dash);
         self.put(format_args!(
             r#"<line x1="{x1:.2}" y1="{y1:.2}" x2="{x2:.2}" y2="{y2:.2}" stroke="{colour}" stroke-width="{width}"{dash}/>"#
         ));
     }
 
     pub fn path(&mut self, points: &[(f64, f64)], colour: &str, width: f64) {
-        let mut path = String::new();
-        for (index, (x, y)) in points.iter().enumerate() {
-            let verb = if index == 0 { 'M' } else { 'L' };
-            let _ = write!(path, "{verb}{x:.1} {y:.1}");
-        }
+        self.dashed_path(points, colour, width, "");
+    }
+
+    pub fn dashed_path(&mut self, points: &[(f64, f64)], colour: &str, width: f64, dash: &str) {
+        let path = path_of(points);
+        let dash = dash_of(dash);
         self.put(format_args!(
-            r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"/>"#
+            r#"<path d="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"{dash}/>"#
+        ));
+    }
+
+    /// What the points enclose.
+    pub fn polygon(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
+        let path = path_of(points);
+        self.put(format_args!(
+            r#"<path d="{path}Z" fill="{fill}" fill-opacity="{opacity}"/>"#
         ));
     }
 
@@ -134,6 +139,22 @@ impl Svg {
     fn put(&mut self, element: std::fmt::Arguments) {
         let _ = writeln!(self.body, "{element}");
     }
+}
+
+fn path_of(points: &[(f64, f64)]) -> String {
+    let mut path = String::new();
+    for (index, (x, y)) in points.iter().enumerate() {
+        let verb = if index == 0 { 'M' } else { 'L' };
+        let _ = write!(path, "{verb}{x:.1} {y:.1}");
+    }
+    path
+}
+
+fn dash_of(dash: &str) -> String {
+    if dash.is_empty() {
+        return String::new();
+    }
+    format!(r#" stroke-dasharray="{dash}""#)
 }
 
 /// About how wide a text is: good enough to see whether a label fits.

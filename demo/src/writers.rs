@@ -355,7 +355,7 @@ impl Writer {
     }
 }
 
-fn describe(error: &postgres::Error) -> String {
+pub fn describe(error: &postgres::Error) -> String {
     match error.as_db_error() {
         Some(error) => format!("{}: {}", error.code().code(), error.message()),
         None => error.to_string(),

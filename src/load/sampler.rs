@@ -95,7 +95,8 @@ impl Sampler {
             u64::from(self.events),
             passed_us as f64 / 1e6,
             all,
-            self.per_second,
+            // As many for each row of the history, however often one is written.
+            self.per_second * crate::guc::haste(),
         );
         self.since_us = now_us;
         self.events = 0;

@@ -3,7 +3,7 @@
 mod glass;
 mod panel;
 mod scale;
-mod words;
+pub mod words;
 
 use crate::story::Outcome;
 use crate::svg::{Anchor, Area, Svg, Text, text_width};
