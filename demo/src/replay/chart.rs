@@ -60,12 +60,12 @@ fn heading(svg: &mut Svg, outcome: &Outcome) {
         colour,
         anchor: Anchor::Start,
     };
-    let title = match &outcome.seen.swap {
-        Some(swap) => format!(
+    let title = match outcome.seen.moved().as_slice() {
+        [] => format!("{HOT} grows; nothing was moved"),
+        all => format!(
             "{HOT} grows; the worker foresees that its partition will be full, and moves {} by itself",
-            moved(&swap.entities)
+            moved(all)
         ),
-        None => format!("{HOT} grows; nothing was moved"),
     };
     svg.text((LEFT, 46.0), style(26.0, INK), &title);
     let table = &outcome.table;
@@ -145,11 +145,11 @@ fn marks(outcome: &Outcome) -> Vec<Mark> {
                 .to_owned(),
         });
     }
-    if let Some(swap) = &outcome.seen.swap {
+    if let Some(swap) = outcome.seen.swaps.first() {
         marks.push(Mark {
             at_us: since_begin(outcome, swap.at_us),
             colour: SWAP,
-            text: format!("{} moved", moved(&swap.entities)),
+            text: format!("{} moved", moved(&outcome.seen.moved())),
         });
     }
     marks
@@ -178,11 +178,14 @@ fn told(outcome: &Outcome) -> Vec<Mark> {
             text: "shadow ready".to_owned(),
         });
     }
-    if let Some(swap) = &outcome.seen.swap {
+    if let Some(swap) = outcome.seen.swaps.first() {
+        let stall_ms = (outcome.seen.swaps.iter())
+            .map(|swap| swap.stall_ms)
+            .fold(0.0, f64::max);
         marks.push(Mark {
             at_us: since_begin(outcome, swap.at_us),
             colour: SWAP,
-            text: format!("swap, writers waited {:.1} ms at most", swap.stall_ms),
+            text: format!("swap, writers waited {stall_ms:.1} ms at most"),
         });
     }
     if let Some(crossing_us) = figures.would_cross_us {
@@ -263,6 +266,7 @@ fn legend(svg: &mut Svg, y: f64) {
 fn moved(entities: &[String]) -> String {
     match (entities, entities.iter().any(|entity| entity == HOT)) {
         ([one], _) => one.clone(),
+        (all, _) if all.len() <= 4 => all.join(", "),
         (all, true) => format!("{HOT} and {} more airports", all.len() - 1),
         (all, false) => format!("{} airports", all.len()),
     }
@@ -287,14 +291,20 @@ fn small_panels(svg: &mut Svg, outcome: &Outcome, to_us: f64, hot: usize) {
             ))
         })
         .collect();
-    if outcome.seen.swap.is_some() {
-        let what = outcome
-            .seen
-            .swap
-            .as_ref()
-            .map_or(String::new(), |swap| moved(&swap.entities));
-        let name = format!("{what}, on tablespace {}", crate::story::TABLESPACE);
-        cells.push((name, &outcome.figures.moved, moved_to.unwrap_or_default()));
+    let all = outcome.seen.moved();
+    if !all.is_empty() {
+        let name = format!(
+            "{}, on tablespace {}",
+            moved(&all),
+            crate::story::TABLESPACE
+        );
+        // Of several shadows each has a forecast of its own, and the curve is their sum.
+        let one = outcome.seen.swaps.len() == 1;
+        cells.push((
+            name,
+            &outcome.figures.moved,
+            moved_to.filter(|_| one).unwrap_or_default(),
+        ));
     }
     for (number, (name, loads, partition)) in cells.into_iter().enumerate() {
         let (column, row) = (number % COLUMNS, number / COLUMNS);

@@ -76,7 +76,7 @@ impl Outcome {
             (_, None) => broken.push("the load would not have reached the capacity".to_owned()),
             _ => {}
         }
-        if self.seen.swap.is_none() {
+        if self.seen.swaps.is_empty() {
             broken.push("nothing was migrated".to_owned());
         }
         if !self.book.failed.is_empty() {
@@ -140,13 +140,17 @@ fn act_out(server: &Embedded, weeks: u64, clock: Clock, interrupt: &Interrupt) -
         &mut client,
         "table, hidden rows still there",
     )?);
-    if let Some(swap) = &seen.swap {
+    for swap in &seen.swaps {
         clock.say(&format!("SELECT * FROM shadow_verify({})", swap.id));
         checks.push(check::shadow_differences(&mut client, swap.id)?);
+    }
+    for swap in &seen.swaps {
         clock.say(&format!("SELECT shadow_finalize({})", swap.id));
         client
             .execute("SELECT shadow_finalize($1)", &[&swap.id])
             .context("shadow_finalize failed")?;
+    }
+    if !seen.swaps.is_empty() {
         checks.push(check::differences(
             &mut client,
             "table, after shadow_finalize",

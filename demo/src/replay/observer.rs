@@ -49,9 +49,20 @@ pub struct Seen {
     pub decisions: Vec<Decision>,
     /// When a shadow stood ready.
     pub ready_us: Option<u64>,
-    pub swap: Option<Swap>,
+    /// In order of time: entities that have most of a load get shadows of their own.
+    pub swaps: Vec<Swap>,
     /// When it was trusted with more than advice.
     pub trusted_us: Option<u64>,
+}
+
+impl Seen {
+    /// Everybody who was moved, the first first.
+    pub fn moved(&self) -> Vec<String> {
+        self.swaps
+            .iter()
+            .flat_map(|swap| swap.entities.iter().cloned())
+            .collect()
+    }
 }
 
 pub struct Observer<'a> {
@@ -323,18 +334,17 @@ impl<'a> Observer<'a> {
                 confidence: row.get::<_, Option<f64>>(3).unwrap_or(0.0),
             });
         }
-        let swap = client.query_opt(
+        for row in client.query(
             "SELECT h.id, extract(epoch FROM h.at)::float8, h.took_ms, (h.details ->> 'lock_wait_ms')::float8,
                     s.entities, s.rows,
                     (SELECT extract(epoch FROM max(w.at))::float8 FROM shadow_history w
                       WHERE w.id = h.id AND w.event = 'wait' AND w.at <= h.at)
                FROM shadow_history h JOIN shadow_status s ON s.id = h.id
-              WHERE h.event = 'swap' ORDER BY h.at LIMIT 1",
+              WHERE h.event = 'swap' ORDER BY h.at",
             &[],
-        )?;
-        if let Some(row) = swap {
-            seen.ready_us = row.get::<_, Option<f64>>(6).map(at);
-            seen.swap = Some(Swap {
+        )? {
+            seen.ready_us = seen.ready_us.or(row.get::<_, Option<f64>>(6).map(at));
+            seen.swaps.push(Swap {
                 id: row.get(0),
                 at_us: at(row.get(1)),
                 stall_ms: row.get(2),

@@ -42,7 +42,7 @@ pub fn print(outcome: &Outcome) {
         }
         _ => "-".to_owned(),
     };
-    let swapped_us = seen.swap.as_ref().map(|swap| swap.at_us);
+    let swapped_us = seen.swaps.first().map(|swap| swap.at_us);
     println!(
         "announced before {} would have been full again: {}",
         region.partition,
@@ -56,7 +56,7 @@ pub fn print(outcome: &Outcome) {
         "from the announcement to the swap:          {}",
         span(figures.announced_us, swapped_us)
     );
-    if let Some(swap) = &seen.swap {
+    for swap in &seen.swaps {
         let near = (book.samples.iter())
             .filter(|sample| sample.start_us.abs_diff(swap.at_us) < 500_000)
             .map(|sample| sample.took_us)
@@ -70,7 +70,8 @@ pub fn print(outcome: &Outcome) {
             near.unwrap_or(0) as f64 / 1e3
         );
     }
-    if let (Some(crossed_us), Some(swapped_us)) = (figures.crossed_us, swapped_us) {
+    let last_us = seen.swaps.last().map(|swap| swap.at_us);
+    if let (Some(crossed_us), Some(swapped_us)) = (figures.crossed_us, last_us) {
         let when = if crossed_us < swapped_us {
             "before"
         } else {

@@ -26,20 +26,21 @@ impl Figures {
     pub fn of(table: &Timetable, book: &Book, seen: &Seen, begin_us: u64) -> Self {
         let slots = book.bins.len() / BINS_PER_SLOT;
         let hot = table.hot_region;
-        let swap_bin = (seen.swap.as_ref())
-            .map(|swap| (swap.at_us.saturating_sub(begin_us) / BIN_US) as usize);
-        let gone = |number: usize| swap_bin.is_some_and(|swap| number >= swap);
-        // Each airport with its region, and whether it moves away.
-        let moves = |code: &str| {
-            (seen.swap.iter()).any(|swap| swap.entities.iter().any(|entity| entity == code))
+        // Each airport with its region, and from which bin on it is elsewhere.
+        let left = |code: &str| {
+            (seen.swaps.iter())
+                .find(|swap| swap.entities.iter().any(|entity| entity == code))
+                .map(|swap| (swap.at_us.saturating_sub(begin_us) / BIN_US) as usize)
         };
-        let airports: Vec<(Option<usize>, bool)> = regions::airports()
-            .map(|code| (regions::of(code), moves(code)))
+        let airports: Vec<(Option<usize>, Option<usize>)> = regions::airports()
+            .map(|code| (regions::of(code), left(code)))
             .collect();
-        let curve = |counts: &dyn Fn(usize, Option<usize>, bool) -> bool| -> Vec<f64> {
+        let curve = |counts: &dyn Fn(Option<usize>, bool) -> bool| -> Vec<f64> {
             let rows = |(number, bin): (usize, &Bin)| -> f64 {
                 (bin.iter().zip(&airports))
-                    .filter(|(_, (region, moves))| counts(number, *region, *moves))
+                    .filter(|(_, (region, left))| {
+                        counts(*region, left.is_some_and(|left| number >= left))
+                    })
                     .map(|(count, _)| f64::from(*count))
                     .sum()
             };
@@ -49,11 +50,9 @@ impl Figures {
                 .map(|slot| slot.iter().sum::<f64>() * 1e6 / SLOT_US as f64)
                 .collect()
         };
-        let loads = std::array::from_fn(|one| {
-            curve(&|number, region, moves| region == Some(one) && !(moves && gone(number)))
-        });
-        let without = curve(&|_, region, _| region == Some(hot));
-        let moved = curve(&|number, _, moves| moves && gone(number));
+        let loads = std::array::from_fn(|one| curve(&|region, gone| region == Some(one) && !gone));
+        let without = curve(&|region, _| region == Some(hot));
+        let moved = curve(&|_, gone| gone);
         let reaches = |loads: &[f64]| {
             let trusted_us = seen.trusted_us?;
             (loads.iter().enumerate())
