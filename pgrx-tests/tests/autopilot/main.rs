@@ -1,6 +1,6 @@
 //! Predict, plan and act: what the worker says of the load, what it decides, and what becomes of it.
 //!
-//! Days are made of seconds here: the load is recorded every 100 ms, a slot of the forecasts has 200 ms, and
+//! Days are made of seconds here: the load is recorded every 250 ms, a slot of the forecasts has 500 ms, and
 //! 48 of them make a day.
 
 mod acting;
@@ -12,15 +12,15 @@ use shadowpart_tests::*;
 use std::time::Duration;
 use writer::Load;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 /// A server on which time flies.
 fn quick() -> Settings {
     Settings::default()
-        .set("shadowpart.history_interval", "100ms")
-        .set("shadowpart.predict_slot", "200ms")
-        .set("shadowpart.day_length", "9600ms")
-        .set("shadowpart.predict_interval", "200ms")
+        .set("shadowpart.history_interval", "250ms")
+        .set("shadowpart.predict_slot", "500ms")
+        .set("shadowpart.day_length", "24s")
+        .set("shadowpart.predict_interval", "500ms")
         // A third of a day: longer than a move takes.
         .set("shadowpart.predict_horizon", "480min")
         // The machine that runs the tests is busy.
