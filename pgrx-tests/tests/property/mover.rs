@@ -151,7 +151,11 @@ pub fn settle(session: &mut Session) -> Result<()> {
             _ => {}
         }
     }
-    let failed = session.rows("SELECT id, last_error FROM shadow_status WHERE state = 'failed'")?;
+    // Where a type has one reserved value only, whether a second shadow has to share it shows when it joins.
+    let failed = session.rows(
+        "SELECT id, last_error FROM shadow_status
+          WHERE state = 'failed' AND details #>> '{error,sqlstate}' IS DISTINCT FROM '0A000'",
+    )?;
     ensure!(failed.is_empty(), "failed jobs: {failed:?}");
     Ok(())
 }
