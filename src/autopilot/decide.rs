@@ -2,7 +2,7 @@
 //! that are to be carried out to the jobs.
 
 use super::act;
-use super::forecasts::{self, Forecast, time};
+use super::forecasts::{self, Forecast};
 use super::memory::Memory;
 use super::resource;
 use super::seen::{self, CANDIDATES_MAX, Leaf, Present};
@@ -10,7 +10,7 @@ use super::worker::step;
 use crate::job::shared;
 use crate::pg::error::Result;
 use crate::pg::sql;
-use crate::record;
+use crate::record::{self, time};
 use ::autopilot::estimate::{Estimate, PastMove, TargetKind};
 use ::autopilot::machine::{Action, Decision, Observation, Outcome, State, Tick};
 use ::autopilot::policy::Mode;

@@ -6,6 +6,7 @@ use super::series;
 use crate::guc;
 use crate::pg::error::Result;
 use crate::pg::sql;
+use crate::record::time;
 use ::autopilot::resource::Resource;
 use pgrx::datum::{DatumWithOid, JsonB};
 use pgrx::pg_sys;
@@ -21,13 +22,6 @@ const JUDGED_MAX: i64 = 5_000;
 const DELETED_MAX: i64 = 20_000;
 /// Forecasts are kept for two weeks.
 const KEPT_DAYS: i64 = 14;
-
-/// SQL for a time that is a parameter in microseconds since 2000.
-pub fn time(parameter: &str) -> String {
-    format!(
-        "(timestamptz '2000-01-01 00:00:00+00' + {parameter}::bigint * interval '1 microsecond')"
-    )
-}
 
 /// A row of the table, but for what is the same for all of one moment.
 #[derive(Clone, Debug, Default)]

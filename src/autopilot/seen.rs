@@ -434,7 +434,7 @@ pub fn changes(since_us: i64) -> Result<Vec<Event>> {
                     coalesce(e.took_ms, 0)
                FROM shadowpart.event e JOIN shadowpart.pair q ON q.shadow_id = e.shadow_id
               WHERE e.at >= {} AND e.event IN ('swap', 'revert', 'copy')",
-            super::forecasts::time("$1")
+            record::time("$1")
         ),
         &[since_us.into()],
         |row| {

@@ -45,7 +45,7 @@ pub fn now_us() -> i64 {
 }
 
 /// SQL for a time that is a parameter in microseconds since 2000.
-fn time(parameter: &str) -> String {
+pub fn time(parameter: &str) -> String {
     format!(
         "(timestamptz '2000-01-01 00:00:00+00' + {parameter}::bigint * interval '1 microsecond')"
     )
